@@ -1,0 +1,159 @@
+"""The configuration as frozen values, and what is served without one. `config_file` reads it from a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Listener(_Table, frozen=True):
+    """A TCP address to accept on. Several listeners share all repositories."""
+
+    address: str
+    tls: bool = False
+    proxy_protocol: bool = False  # expect a PROXY v1 or v2 header first (haproxy, doc/proxy-protocol.txt)
+
+
+class CertificateFiles(_Table, frozen=True):
+    """A certificate of the user's own; the names in it decide for which SNI it is shown."""
+
+    cert: str
+    key: str
+
+
+class Tls(_Table, frozen=True):
+    """Certificates of the user's own, and further names that the program's own CA may vouch for."""
+
+    certificates: tuple[CertificateFiles, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class Upstreams(_Table, frozen=True):
+    """Defaults for every upstream."""
+
+    proxy: str = ""
+    resolve: dict[str, str] = {}
+    nameservers: tuple[str, ...] = ()
+
+
+class Store(_Table, frozen=True):
+    """A named place for blobs. `default` is below the data directory unless it is named here."""
+
+    path: str
+
+
+class Repository(_Table, frozen=True):
+    """One `[repository.NAME]` table. `name` is filled in from the table's name."""
+
+    format: Literal["oci"]
+    kind: Literal["local", "proxy", "group"]
+    name: str = ""
+    hosts: tuple[str, ...] = ()
+    path: str = ""
+    store: Name = "default"
+    # proxy
+    upstream: str | tuple[str, ...] = ()
+    username: str = ""
+    password: str = ""
+    password_file: str = ""
+    token: str = ""
+    token_file: str = ""
+    ca_file: str = ""
+    proxy: str | None = None
+    ttl: Seconds = 300.0
+    negative_ttl: Seconds = 60.0
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 16
+    offline: bool = False
+    # group
+    members: tuple[str, ...] = ()
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The mirrors, in order."""
+        return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
+
+
+class Tunnel(_Table, frozen=True):
+    """Raw TCP: by SNI on the TLS listeners, or a port of its own."""
+
+    sni: tuple[str, ...] = ()
+    listen: str = ""
+    to: str = ""
+
+
+class Limits(_Table, frozen=True):
+    """What a stranger can make grow. Times are in seconds without progress; there is no total one."""
+
+    header_bytes: Count = 65536
+    body_bytes: int | str = "10GiB"
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 10000
+    handshake_seconds: Seconds = 10.0
+    idle_seconds: Seconds = 75.0
+    progress_seconds: Seconds = 60.0
+    tunnel_idle_seconds: Seconds = 3600.0
+    drain_seconds: Seconds = 30.0
+
+    @property
+    def max_body(self) -> int:
+        """`body_bytes` as a number."""
+        return parse_size(self.body_bytes)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole configuration, checked."""
+
+    data: Path
+    workers: int
+    listeners: tuple[Listener, ...]
+    tls: Tls = Tls()
+    upstreams: Upstreams = Upstreams()
+    stores: dict[str, Store] = {}
+    repositories: dict[str, Repository] = {}
+    tunnels: tuple[Tunnel, ...] = ()
+    limits: Limits = Limits()
+
+
+_UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(value: int | str) -> int:
+    """Bytes from `1048576`, `"10GiB"`, `"500M"`; powers of two. Raises ValueError."""
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError("a size is not negative")
+        return value
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", value.strip())
+    if match is None:
+        raise ValueError(f'{value!r} is not a size: write bytes, or "512MiB", "10GiB"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+_REGISTRIES = {
+    "docker.io": ("https://registry-1.docker.io", ("docker.io", "registry-1.docker.io", "index.docker.io")),
+    "gcr.io": ("https://gcr.io", ("gcr.io",)),
+    "k8s.gcr.io": ("https://registry.k8s.io", ("k8s.gcr.io",)),
+    "ghcr.io": ("https://ghcr.io", ("ghcr.io",)),
+    "quay.io": ("https://quay.io", ("quay.io",)),
+    "registry.k8s.io": ("https://registry.k8s.io", ("registry.k8s.io",)),
+}
+
+
+def default_repositories() -> dict[str, Repository]:
+    """What is served without a configuration (product.md section 5)."""
+    found = {
+        name: Repository(name=name, format="oci", kind="proxy", upstream=url, hosts=hosts, path=f"/{name}")
+        for name, (url, hosts) in _REGISTRIES.items()
+    }
+    found["oci"] = Repository(name="oci", format="oci", kind="local", path="/")
+    return found

@@ -1,0 +1,1 @@
+"""The wire: bytes to requests and back. Knows nothing of repositories."""

@@ -1,0 +1,1 @@
+"""Bytes at rest: blobs, growing downloads, the catalog of names."""

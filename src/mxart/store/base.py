@@ -1,0 +1,148 @@
+"""What the rest of the program sees of bytes at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxart.body import Source
+from mxart.digest import Digest
+from mxart.message import Headers
+
+
+class Blobs(Protocol):
+    """Content-addressed files; what is under a digest has that digest. Methods without `async` take microseconds."""
+
+    def open(self, digest: Digest) -> Source | None:
+        """The complete file under a digest, None if it is not here."""
+        ...
+
+    async def read(self, digest: Digest, max_bytes: int) -> bytes | None:
+        """A small file whole; None if it is not here or larger than `max_bytes`."""
+        ...
+
+    async def put(self, data: bytes, digest: Digest | None = None) -> Digest:
+        """Keep some bytes, durably when this returns.
+
+        Raises ValueError if they do not have that digest, StorageFull.  Cancelled: kept whole or not at all.
+        """
+        ...
+
+    def has(self, digest: Digest) -> bool: ...
+
+
+class Sink(Protocol):
+    """The writing end of a growing download, handed to its origin."""
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are there already: the origin delivers what comes after them."""
+        ...
+
+    @property
+    def headers(self) -> Headers | None:
+        """The head that the bytes already there came with; None before `begin` was ever called."""
+        ...
+
+    def begin(self, total: int | None, headers: Headers) -> None:
+        """The head of the answer is there; wakes everybody who waits in `join`.
+
+        Called again after a resume; raises UpstreamFailed if `total` contradicts what was said before.
+        """
+        ...
+
+    async def write(self, chunk: bytes) -> None:
+        """Append. Slows the origin down where the disk is full and readers hold the only copy. Raises UpstreamFailed past `total`."""
+        ...
+
+
+Origin = Callable[[Sink], Awaitable[None]]
+"""Delivers bytes into a sink until the end, resuming by itself; raises a Problem when it has to give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A running or finished download that one reader follows. The reader closes `source`."""
+
+    source: Source
+    headers: Headers  # as given to Sink.begin
+    started: bool  # this call began it; False: it was under way already
+
+
+class Transfers(Protocol):
+    """Downloads under way, one per digest across all requests and workers."""
+
+    async def join(self, digest: Digest, size: int | None, origin: Origin) -> Joined:
+        """Follow the download of a blob, beginning it if nobody has; returns when its head is known.
+
+        The download belongs to the server: it goes on when this reader leaves, resumes what an
+        earlier process left behind, and is committed to the blobs once length and digest are right; until then readers get all but
+        the last piece.  `size` is checked where the caller knows it.  If several callers give an origin, one is used.
+        Raises the Problem that the origin raised before the head was known.  Cancellation leaves the download running.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of a repository: a name for a blob, and how it was last confirmed. Times are seconds since the epoch."""
+
+    repository: str
+    package: str  # "library/alpine"
+    path: str  # unique in the repository: "library/alpine/manifests/sha256:..."
+    digest: Digest
+    size: int
+    media_type: str
+    etag: str = ""  # upstream's validators, as sent
+    last_modified: str = ""
+    origin: str = ""  # URL of the mirror it came from; "" if it was published here
+    created: float = 0.0  # when these bytes were first seen under this name
+    validated: float = 0.0  # when upstream last confirmed it; meaningless for immutable files
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord:
+    """A version of a package (an OCI manifest, by digest), or a tag that points at one."""
+
+    name: str  # the digest, or the tag
+    digest: Digest
+    created: float
+
+
+class Catalog(Protocol):
+    """The names of everything that is kept. Reads are synchronous and take microseconds; a write is durable when it returns.
+
+    Cancelled during a write: it happened or it did not, never half.
+    """
+
+    def generation(self) -> int:
+        """A number that changes whenever any worker has changed anything; what is remembered in memory is valid while it stays."""
+        ...
+
+    def file(self, repository: str, path: str) -> FileRecord | None: ...
+    async def put_file(self, record: FileRecord) -> None:
+        """Insert or replace."""
+        ...
+
+    async def forget_file(self, repository: str, path: str) -> None: ...
+    async def put_tag(self, repository: str, package: str, tag: str, record: FileRecord) -> None:
+        """In one transaction: the tag's own file record, and the tag pointing at its version."""
+        ...
+
+    def tags(self, repository: str, package: str, after: str, limit: int) -> list[VersionRecord]:
+        """Tags in ASCII order, those after `after`."""
+        ...
+
+    def has_package(self, repository: str, package: str) -> bool: ...
+    def packages(self, repository: str, after: str, limit: int) -> list[str]: ...
+
+    def missing(self, repository: str, path: str, now: float) -> bool:
+        """Whether upstream said lately, within the negative ttl, that it has no such file."""
+        ...
+
+    async def put_missing(self, repository: str, path: str, until: float) -> None: ...
+
+    def used(self, repository: str, path: str, now: float) -> None:
+        """Note a use; written in batches, a crash may lose the last minute of these."""
+        ...

@@ -1,0 +1,1 @@
+"""Other servers: asking them truthfully, politely and once."""

@@ -1,0 +1,57 @@
+"""What the rest of the program sees of another server."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxart.message import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to an upstream. `path` is escaped, with its query, relative to the upstream's URL, without a leading slash."""
+
+    method: str  # GET or HEAD
+    path: str  # "v2/library/alpine/manifests/3.20"
+    headers: Headers = Headers()
+    scope: str = ""  # what a token must cover, in the token protocol's words: "repository:library/alpine:pull"
+
+
+class Reply(Protocol):
+    """An answer of upstream whose head has arrived: 200, 206 or 304, and nothing else."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def origin(self) -> str:
+        """The configured URL of the mirror that was asked, never a signed one."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body as they come; b"" at its end.
+
+        Raises UpstreamFailed when the body breaks off or its framing is wrong, UpstreamTimeout when
+        it stalls.  Cancellation abandons the connection.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """One remote repository: its mirrors, credentials, queue and breaker. Shared by all requests of a worker."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, ask: Ask) -> AbstractAsyncContextManager[Reply]:
+        """Ask, following redirects, obtaining tokens, retrying what may be retried, trying the mirrors in order.
+
+        Entering raises NotFound on 404 and 410; UpstreamFailed (502) on 401, 403, other 4xx and 5xx,
+        redirect loops, wrong certificates, broken framing; UpstreamUnavailable (503) on 429, 503 (with what Retry-After says),
+        an open breaker or a queue too long; UpstreamTimeout (504).  Every message names the upstream and the cause.  Leaving the
+        context gives the connection back, or closes it if the body was not read to its end.
+        """
+        ...
