@@ -106,7 +106,7 @@ def decode(
         raise decoder.fail("", str(error)) from None
     document = cast("dict[str, Any]", decoder.expand(document, ""))
     named_data = decoder.convert(document.pop("data", "mxart-data"), "data", str)
-    named_workers = decoder.convert(document.pop("workers", 0), "workers", Count)  # type: ignore[arg-type]
+    named_workers = decoder.convert(document.pop("workers", 0), "workers", Count)
     listeners = tuple(
         decoder.convert(item, f"listener[{index}]", Listener)
         for index, item in enumerate(decoder.tables(document, "listener"))
@@ -118,13 +118,13 @@ def decode(
     tls_table = decoder.convert(document.pop("tls", {}), "tls", Tls)
     upstreams = decoder.convert(document.pop("upstreams", {}), "upstreams", Upstreams)
     stores = {
-        decoder.convert(name, f"store.{name}", Name): decoder.convert(item, f"store.{name}", Store)  # type: ignore[arg-type]
+        decoder.convert(name, f"store.{name}", Name): decoder.convert(item, f"store.{name}", Store)
         for name, item in decoder.table(document, "store").items()
     }
     repositories: dict[str, Repository] = {}
     for name, item in decoder.table(document, "repository").items():
         place = f"repository.{name}"
-        decoder.convert(name, place, Name)  # type: ignore[arg-type]
+        decoder.convert(name, place, Name)
         if isinstance(item, dict) and "name" in item:
             raise decoder.fail(f"{place}.name", "the table's own name is the repository's name; leave this out")
         repositories[name] = msgspec.structs.replace(decoder.convert(item, place, Repository), name=name)

@@ -53,7 +53,11 @@ class Sink(Protocol):
         ...
 
     async def write(self, chunk: bytes) -> None:
-        """Append. Slows the origin down where the disk is full and readers hold the only copy. Raises UpstreamFailed past `total`."""
+        """Append.
+
+        Slows the origin down where the disk is full and readers hold the only copy. Raises UpstreamFailed
+        past `total`.
+        """
         ...
 
 
@@ -77,7 +81,8 @@ class Transfers(Protocol):
         """Follow the download of a blob, beginning it if nobody has; returns when its head is known.
 
         The download belongs to the server: it goes on when this reader leaves, resumes what an
-        earlier process left behind, and is committed to the blobs once length and digest are right; until then readers get all but
+        earlier process left behind, and is committed to the blobs once length and digest are right; until
+        then readers get all but
         the last piece.  `size` is checked where the caller knows it.  If several callers give an origin, one is used.
         Raises the Problem that the origin raised before the head was known.  Cancellation leaves the download running.
         """
@@ -111,13 +116,18 @@ class VersionRecord:
 
 
 class Catalog(Protocol):
-    """The names of everything that is kept. Reads are synchronous and take microseconds; a write is durable when it returns.
+    """The names of everything that is kept.
+
+    Reads are synchronous and take microseconds; a write is durable when it returns.
 
     Cancelled during a write: it happened or it did not, never half.
     """
 
     def generation(self) -> int:
-        """A number that changes whenever any worker has changed anything; what is remembered in memory is valid while it stays."""
+        """A number that changes whenever any worker has changed anything.
+
+        What is remembered in memory is valid while it stays.
+        """
         ...
 
     def file(self, repository: str, path: str) -> FileRecord | None: ...

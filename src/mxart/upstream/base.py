@@ -11,7 +11,10 @@ from mxart.message import Headers
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question to an upstream. `path` is escaped, with its query, relative to the upstream's URL, without a leading slash."""
+    """One question to an upstream.
+
+    `path` is escaped, with its query, relative to the upstream's URL, without a leading slash.
+    """
 
     method: str  # GET or HEAD
     path: str  # "v2/library/alpine/manifests/3.20"
@@ -50,8 +53,10 @@ class Upstream(Protocol):
         """Ask, following redirects, obtaining tokens, retrying what may be retried, trying the mirrors in order.
 
         Entering raises NotFound on 404 and 410; UpstreamFailed (502) on 401, 403, other 4xx and 5xx,
-        redirect loops, wrong certificates, broken framing; UpstreamUnavailable (503) on 429, 503 (with what Retry-After says),
-        an open breaker or a queue too long; UpstreamTimeout (504).  Every message names the upstream and the cause.  Leaving the
+        redirect loops, wrong certificates, broken framing; UpstreamUnavailable (503) on 429, 503 (with what
+        Retry-After says),
+        an open breaker or a queue too long; UpstreamTimeout (504).  Every message names the upstream and the
+        cause.  Leaving the
         context gives the connection back, or closes it if the body was not read to its end.
         """
         ...
