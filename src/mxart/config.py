@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import msgspec
 
@@ -122,6 +122,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     repositories: dict[str, Repository] = {}
     tunnels: tuple[Tunnel, ...] = ()
     limits: Limits = Limits()
+
+
+def parse_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+    """Host and port of `:443`, `127.0.0.1:8080`, `[::1]:8443`, `db.example:5432`; host "" means every address.
+
+    Raises ValueError with what would be right.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]/\s]*))(?::(\d{1,5}))?", text.strip())
+    if match is None or (match[3] is None and default_port is None):
+        raise ValueError(f'{text!r} is not an address: write ":443", "127.0.0.1:8080" or "[::1]:8443"')
+    port = int(match[3]) if match[3] is not None else cast("int", default_port)
+    if port > 65535:
+        raise ValueError(f"{text!r}: a port is at most 65535")
+    return match[1] or match[2], port
 
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

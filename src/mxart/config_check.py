@@ -1,12 +1,182 @@
-"""What must hold across tables of the configuration."""
+"""What must hold across tables of the configuration. Pure: nothing is opened and nobody is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
-from mxart.config import Config
+from mxart.config import Config, Repository, parse_address, parse_size
+
+Fault = tuple[str, str]  # the key, and what is wrong with it and what would be right
+
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
+_PATH = re.compile(r"/|(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
+_PROXY_SCHEMES = ("http", "socks5", "l4")
+_ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file")
 
 
-def check(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield (place, what is wrong and what would be right) for each fault."""
-    yield from ()
+def check(config: Config) -> Iterator[Fault]:
+    """Every fault, the first one first."""
+    yield from _listeners(config)
+    yield from _proxies("upstreams.proxy", config.upstreams.proxy)
+    for name, repository in config.repositories.items():
+        yield from _repository(f"repository.{name}", repository, config)
+    yield from _urls(config)
+    yield from _cycles(config)
+    yield from _tunnels(config)
+    yield from _limits(config)
+
+
+def _try(place: str, parse: Callable[[], object]) -> Iterator[Fault]:
+    try:
+        parse()
+    except ValueError as error:
+        yield place, str(error)
+
+
+def _listeners(config: Config) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for index, listener in enumerate(config.listeners):
+        place = f"listener[{index}].address"
+        yield from _try(place, lambda address=listener.address: parse_address(address))  # type: ignore[misc] # a default argument binds now
+        if listener.address in seen and not listener.address.endswith(":0"):
+            yield place, f"{listener.address} is taken by listener[{seen[listener.address]}] already"
+        seen[listener.address] = index
+    for index, name in enumerate(config.tls.names):
+        if not _HOST.match(name):
+            yield f"tls.names[{index}]", f"{name!r} is not a host name in lower case"
+
+
+def _proxies(place: str, chain: str | None) -> Iterator[Fault]:
+    for url in (chain or "").replace(",", " ").split():
+        parts = urlsplit(url)
+        if parts.scheme not in _PROXY_SCHEMES or not parts.hostname:
+            yield (
+                place,
+                f"{parts.scheme}://… is not a proxy: write http://host:port, socks5://host:port or l4://host:port",
+            )
+
+
+def _repository(place: str, repository: Repository, config: Config) -> Iterator[Fault]:
+    for index, host in enumerate(repository.hosts):
+        if not _HOST.match(host):
+            yield f"{place}.hosts[{index}]", f"{host!r} is not a host name in lower case without a port"
+    if repository.path and not _PATH.match(repository.path):
+        yield f"{place}.path", f'{repository.path!r}: write "/" or "/name" without a slash at the end'
+    if repository.path == "/-" or repository.path.startswith("/-/"):
+        yield f"{place}.path", "/-/ is the program's own"
+    if repository.store != "default" and repository.store not in config.stores:
+        yield f"{place}.store", f"there is no [store.{repository.store}]"
+    if repository.kind == "proxy":
+        yield from _proxy(place, repository)
+    else:
+        if repository.upstreams:
+            yield f"{place}.upstream", f'a {repository.kind} repository has no upstream; kind = "proxy" has'
+        for key in _ONLY_PROXY:
+            if getattr(repository, key):
+                yield f"{place}.{key}", f"a {repository.kind} repository has no upstream to present it to"
+    if repository.kind == "group":
+        yield from _group(place, repository, config)
+    elif repository.members:
+        yield f"{place}.members", f'a {repository.kind} repository has no members; kind = "group" has'
+
+
+def _proxy(place: str, repository: Repository) -> Iterator[Fault]:
+    if not repository.upstreams:
+        yield f"{place}.upstream", 'a proxy needs an upstream: upstream = "https://registry.example"'
+    for url in repository.upstreams:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            yield (
+                f"{place}.upstream",
+                f"{parts.scheme}://{parts.hostname or '?'}: write https://host or https://host/path",
+            )
+        elif parts.username or parts.password:
+            yield f"{place}.upstream", "put credentials into username and password, not into the URL"
+    yield from _proxies(f"{place}.proxy", repository.proxy)
+    for key in ("password", "token"):
+        if getattr(repository, key) and getattr(repository, f"{key}_file"):
+            yield f"{place}.{key}_file", f"give {key} or {key}_file, not both"
+    has_password = bool(repository.password or repository.password_file)
+    if bool(repository.username) != has_password:
+        missing = "password" if repository.username else "username"
+        yield f"{place}.{missing}", "username and password go together"
+    if has_password and (repository.token or repository.token_file):
+        yield f"{place}.token", "give a token, or a username and a password, not both"
+
+
+def _group(place: str, repository: Repository, config: Config) -> Iterator[Fault]:
+    if not repository.members:
+        yield f"{place}.members", 'a group needs members: members = ["one", "another"]'
+    for index, member in enumerate(repository.members):
+        found = config.repositories.get(member)
+        if found is None:
+            yield f"{place}.members[{index}]", f"there is no [repository.{member}]"
+        elif str(found.format) != str(repository.format):
+            yield f"{place}.members[{index}]", f"{member} holds {found.format}, this group {repository.format}"
+        if member in repository.members[:index]:
+            yield f"{place}.members[{index}]", f"{member} is a member twice"
+
+
+def _urls(config: Config) -> Iterator[Fault]:
+    hosts: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for name, repository in config.repositories.items():
+        for host in repository.hosts:
+            if host in hosts:
+                yield f"repository.{name}.hosts", f"{host} belongs to repository {hosts[host]} already"
+            hosts[host] = name
+        if not repository.path:
+            continue
+        for path, other in paths.items():
+            if path == repository.path or (
+                "/" not in (path, repository.path)
+                and (path.startswith(repository.path + "/") or repository.path.startswith(path + "/"))
+            ):
+                yield f"repository.{name}.path", f"{repository.path} overlaps {path} of repository {other}"
+        paths[repository.path] = name
+
+
+def _cycles(config: Config) -> Iterator[Fault]:
+    def walk(name: str, chain: tuple[str, ...]) -> Iterator[Fault]:
+        if name in chain:
+            yield f"repository.{name}.members", "members go round: " + " → ".join((*chain[chain.index(name) :], name))
+            return
+        found = config.repositories.get(name)
+        for member in found.members if found is not None else ():
+            yield from walk(member, (*chain, name))
+
+    for name in config.repositories:
+        for fault in walk(name, ()):
+            yield fault
+            return
+
+
+def _tunnels(config: Config) -> Iterator[Fault]:
+    claimed = {host: name for name, repository in config.repositories.items() for host in repository.hosts}
+    seen: dict[str, int] = {}
+    for index, tunnel in enumerate(config.tunnels):
+        place = f"tunnel[{index}]"
+        if bool(tunnel.sni) == bool(tunnel.listen):
+            yield place, 'give either sni = ["name"] or listen = ":port"'
+        if tunnel.listen:
+            yield from _try(f"{place}.listen", lambda text=tunnel.listen: parse_address(text))  # type: ignore[misc] # as above
+            if not tunnel.to:
+                yield f"{place}.to", 'a port of its own needs a target: to = "host:port"'
+        if tunnel.to:
+            yield from _try(f"{place}.to", lambda text=tunnel.to: parse_address(text, default_port=443))  # type: ignore[misc] # as above
+        for name in tunnel.sni:
+            if not _HOST.match(name.removeprefix("*.")):
+                yield f"{place}.sni", f'{name!r} is not a host name in lower case, or "*." before one'
+            if name in claimed:
+                yield f"{place}.sni", f"{name} belongs to repository {claimed[name]} already"
+            if name in seen:
+                yield f"{place}.sni", f"{name} belongs to tunnel[{seen[name]}] already"
+            seen[name] = index
+
+
+def _limits(config: Config) -> Iterator[Fault]:
+    yield from _try("limits.body_bytes", lambda: parse_size(config.limits.body_bytes))
+    if config.limits.header_bytes < 4096:
+        yield "limits.header_bytes", "at least 4096, or ordinary clients are refused"

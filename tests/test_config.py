@@ -1,0 +1,123 @@
+"""A wrong configuration is refused with its place and what would be right; a right one means what it says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxart.config import Config, Listener, parse_address, parse_size
+from mxart.config_file import decode
+from mxart.errors import ConfigError
+
+
+def load(text: str, **options: object) -> Config:
+    environment = {"SECRET": "s3cret"}
+    return decode(text, file="mxart.toml", environment=environment, **options)  # type: ignore[arg-type]
+
+
+def test_no_configuration_at_all_serves_the_six_registries_and_a_local_one() -> None:
+    config = load("")
+    assert set(config.repositories) == {
+        "docker.io", "gcr.io", "k8s.gcr.io", "ghcr.io", "quay.io", "registry.k8s.io", "oci",
+    }  # fmt: skip
+    assert config.repositories["docker.io"].hosts == ("docker.io", "registry-1.docker.io", "index.docker.io")
+    assert config.repositories["docker.io"].path == "/docker.io"
+    assert config.repositories["oci"].path == "/"
+    assert config.listeners == (Listener(address="127.0.0.1:8080"),)
+    assert config.data.name == "mxart-data"
+    assert config.workers >= 1
+
+
+def test_the_command_line_wins_over_the_file() -> None:
+    config = load(
+        'data = "a"\nworkers = 7\n[[listener]]\naddress = ":1"', data="b", workers=2, listen=(":2",), tls=True
+    )
+    assert config.data.name == "b"
+    assert config.workers == 2
+    assert config.listeners == (Listener(address=":2", tls=True),)
+
+
+def test_variables_of_the_environment_are_put_in() -> None:
+    text = (
+        '[repository.x]\nformat="oci"\nkind="proxy"\nupstream="https://r.example"\nusername="u"\npassword="${SECRET}"'
+    )
+    assert load(text).repositories["x"].password == "s3cret"
+
+
+PROXY = '[repository.hub]\nformat="oci"\nkind="proxy"\nupstream="https://r.example"\n'
+LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "why"),
+    [
+        ("nonsense = 1", "nonsense", "unknown key"),
+        ("[[listener]]\naddres=':1'", "listener[0]", "addres"),
+        ("[[listener]]\naddress='nowhere'", "listener[0].address", "127.0.0.1:8080"),
+        ("[[listener]]\naddress=':99999'", "listener[0].address", "65535"),
+        ("[[listener]]\naddress=':1'\n[[listener]]\naddress=':1'", "listener[1].address", "listener[0]"),
+        ("listener = 5", "listener", "[[listener]]"),
+        ("[repository]\nx = 5", "repository.x", "object"),
+        (PROXY + "ttl='1h'", "repository.hub.ttl", "float"),
+        (PROXY + "colour=1", "repository.hub", "known here"),
+        ("[repository.BAD]\nformat='oci'\nkind='local'", "repository.BAD", "str"),
+        ("[repository.x]\nformat='npm'\nkind='local'", "repository.x.format", "npm"),
+        ("[repository.x]\nformat='oci'\nkind='proxy'", "repository.x.upstream", "needs an upstream"),
+        ("[repository.x]\nformat='oci'\nkind='proxy'\nupstream='ftp://r'", "repository.x.upstream", "https://host"),
+        (LOCAL + "upstream='https://r'", "repository.mine.upstream", "no upstream"),
+        (LOCAL + "members=['a']", "repository.mine.members", "no members"),
+        (LOCAL + "path='x'", "repository.mine.path", "write"),
+        (LOCAL + "path='/-/x'", "repository.mine.path", "own"),
+        (LOCAL + "hosts=['UPPER.example']", "repository.mine.hosts[0]", "lower case"),
+        (LOCAL + "store='ssd'", "repository.mine.store", "store.ssd"),
+        (PROXY + "username='u'", "repository.hub.password", "go together"),
+        (PROXY + "username='u'\npassword='p'\npassword_file='f'", "repository.hub.password_file", "not both"),
+        (PROXY + "proxy='gopher://x:1'", "repository.hub.proxy", "socks5"),
+        ("[repository.g]\nformat='oci'\nkind='group'", "repository.g.members", "needs members"),
+        ("[repository.g]\nformat='oci'\nkind='group'\nmembers=['no']", "repository.g.members[0]", "repository.no"),
+        (PROXY + "path='/a'\n" + LOCAL + "path='/a'", "repository.mine.path", "repository hub"),
+        (PROXY + "path='/a'\n" + LOCAL + "path='/a/b'", "repository.mine.path", "repository hub"),
+        (PROXY + "hosts=['a.example']\n" + LOCAL + "hosts=['a.example']", "repository.mine.hosts", "repository hub"),
+        (LOCAL + "hosts=['a.example']\n[[tunnel]]\nsni=['a.example']", "tunnel[0].sni", "repository mine"),
+        ("[[tunnel]]\nlisten=':1'", "tunnel[0].to", "target"),
+        ("[[tunnel]]\nto='a:1'", "tunnel[0]", "either"),
+        ("[[tunnel]]\nsni=['a']\n[[tunnel]]\nsni=['a']", "tunnel[1].sni", "tunnel[0]"),
+        ("[limits]\nbody_bytes='ten'", "limits.body_bytes", "10GiB"),
+        ("[limits]\nheader_bytes=1", "limits.header_bytes", "4096"),
+        (PROXY + "password='${NOPE}'", "repository.hub.password", "NOPE"),
+        ("x = [", "mxart.toml", ""),
+    ],
+)
+def test_a_fault_names_its_place_and_what_would_be_right(text: str, place: str, why: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(text)
+    assert str(error.value).startswith("mxart.toml")
+    assert place in str(error.value)
+    assert why in str(error.value)
+
+
+def test_a_cycle_of_groups_is_refused_with_its_way() -> None:
+    group = '[repository.{}]\nformat="oci"\nkind="group"\nmembers=["{}"]\n'
+    with pytest.raises(ConfigError, match="a → b → c → a"):
+        load(group.format("a", "b") + group.format("b", "c") + group.format("c", "a"))
+
+
+def test_a_root_path_beside_longer_ones_is_no_overlap() -> None:
+    assert load(PROXY + "path='/hub'\n" + LOCAL + "path='/'").repositories["mine"].path == "/"
+
+
+@given(st.integers(0, 2**50), st.sampled_from(["", "B", "K", "KB", "KiB"]))
+def test_sizes_read_as_written(number: int, unit: str) -> None:
+    assert parse_size(f"{number}{unit}") == number * (1024 if unit.startswith("K") else 1)
+
+
+@given(st.text(max_size=20))
+def test_any_address_is_taken_or_refused_with_a_reason(text: str) -> None:
+    try:
+        host, port = parse_address(text)
+    except ValueError:
+        pass
+    else:
+        assert 0 <= port <= 65535
+        assert "[" not in host
