@@ -1,0 +1,113 @@
+"""Where log lines go: readable text on a terminal, one JSON object a line elsewhere.
+
+Everything goes through the standard library's logging; `mxart` is the root of our loggers.  Lines
+are gathered and written together (see `LineSink`), so that a log line an exchange costs a server
+microseconds; warnings and worse are written at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import Literal
+
+import msgspec
+
+Level = Literal["debug", "info", "warning", "error"]
+
+_encode = msgspec.json.Encoder().encode
+_COLOURS = {"DEBUG": "\x1b[2m", "INFO": "", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
+_FLUSH_BYTES = 16384
+
+
+class LineSink:
+    """Gathers lines for a descriptor. `flush` is called by a task of the server, and by every important line."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def write(self, line: bytes, *, at_once: bool = False) -> None:
+        """Take a line, with its newline."""
+        self._lines.append(line)
+        self._size += len(line)
+        if at_once or self._size > _FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered. A log that nobody reads any more is not a reason to fail."""
+        data, self._lines, self._size = b"".join(self._lines), [], 0
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            pass
+
+
+class _SinkHandler(logging.Handler):
+    def __init__(self, sink: LineSink, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._sink = sink
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # a log line never breaks what it tells about
+            self.handleError(record)
+            return
+        self._sink.write(line.encode("utf-8", "backslashreplace") + b"\n", at_once=record.levelno >= logging.WARNING)
+
+
+def _time(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; an exchange's fields stand beside time, level and message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = getattr(record, "fields", None)
+        if fields:
+            line.update(fields)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return _encode(line).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """For people: time of day, message, then the fields that say something."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        colour = _COLOURS.get(record.levelname, "")
+        text = f"{_time(record.created)[11:23]} {colour}{record.levelname[:4]:4}\x1b[0m {record.getMessage()}"
+        fields = getattr(record, "fields", None)
+        if fields:
+            text += "  \x1b[2m" + " ".join(f"{key}={value}" for key, value in fields.items() if value != "") + "\x1b[0m"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        # A log is text: control characters of a stranger's request must not reach the terminal.
+        return "".join(c if c >= " " or c in "\n\x1b" else repr(c)[1:-1] for c in text)
+
+
+def configure(level: Level, fd: int = 2) -> LineSink:
+    """Send our loggers' lines to a descriptor. Called once a process, before anything is logged."""
+    sink = LineSink(fd)
+    formatter = TextFormatter() if os.isatty(fd) else JsonFormatter()
+    root = logging.getLogger("mxart")
+    root.handlers[:] = [_SinkHandler(sink, formatter)]
+    root.setLevel(level.upper())
+    root.propagate = False
+    logging.logMultiprocessing = logging.logProcesses = logging.logThreads = False
+    sys.stdout.flush()
+    return sink
