@@ -1,0 +1,118 @@
+"""Which repository a request is for (product.md section 5). Pure.
+
+By Host or SNI; else by containerd's `ns` parameter; else by the longest `path` that starts the image
+name.  The world is closed: what nothing claims is refused, and nothing here ever names a host to dial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from mxart.errors import BadRequest, MisdirectedRequest, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a repository is to be found. `hosts` in lower case; `path` "" if it has no URL of its own by path."""
+
+    repository: str
+    format: str
+    hosts: tuple[str, ...] = ()
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToRepository:
+    """The repository, and the path below it, still escaped: "/v2/library/alpine/manifests/3.20"."""
+
+    repository: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToOwn:
+    """One of the program's own pages below `/-/`."""
+
+    path: str
+
+
+def host_of(authority: str) -> str:
+    """The host of a Host field or :authority, in lower case, without port and brackets.
+
+    Raises BadRequest on what cannot be an authority (RFC 3986 section 3.2).
+    """
+    text = authority.strip().lower()
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
+            raise BadRequest(f"Host {authority!r} is not a host name or address")
+        return host
+    host, _, port = text.partition(":")
+    if (port and not port.isdigit()) or any(c in host for c in "/@\\ \t?#"):
+        raise BadRequest(f"Host {authority!r} is not a host name or address")
+    return host.removesuffix(".")
+
+
+def query_value(query: str, name: str) -> str | None:
+    """The first value of a parameter, unescaped."""
+    for item in query.split("&"):
+        key, _, value = item.partition("=")
+        if key == name:
+            return unquote(value.replace("+", " "))
+    return None
+
+
+class Routes:
+    """The table of mounts. The configuration was checked: hosts and paths are unique."""
+
+    def __init__(self, mounts: Iterable[Mount]) -> None:
+        mounts = tuple(mounts)
+        self._hosts = {host: mount for mount in mounts for host in mount.hosts}
+        self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
+        self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
+
+    def claims(self, host: str) -> bool:
+        """Whether a repository is found under this host name."""
+        return host in self._hosts
+
+    def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToOwn:
+        """Raises NotFound, BadRequest, MisdirectedRequest (RFC 9110 section 7.4)."""
+        if path.startswith("/-/"):
+            return ToOwn(path)
+        host = host_of(authority)
+        if path == "/v2" or path.startswith("/v2/"):
+            mount = self._by_host(host, sni)
+            if mount is not None:
+                return ToRepository(mount.repository, path)
+            return self._by_name(host, path, query)
+        raise NotFound(f"nothing is served at {path}; images are below /v2/, this server's own pages below /-/")
+
+    def _by_host(self, host: str, sni: str | None) -> Mount | None:
+        by_host = self._hosts.get(host)
+        by_sni = self._hosts.get(sni) if sni else None
+        if by_host is not None and by_sni is not None and by_host is not by_sni:
+            raise MisdirectedRequest(
+                f"the TLS connection is for {sni}, the request for {host}: use one connection for each"
+            )
+        return by_host or by_sni
+
+    def _by_name(self, host: str, path: str, query: str) -> ToRepository:
+        namespace = query_value(query, "ns")
+        if namespace is not None:
+            wanted = host_of(namespace)
+            if wanted in self._hosts:
+                return ToRepository(self._hosts[wanted].repository, path)
+            if wanted != host:
+                raise NotFound(f"no repository here stands for {wanted}", subject="name")
+        rest = path[3:]  # "/docker.io/library/alpine/manifests/3.20"
+        for mount in self._oci:
+            if mount.path == "/":
+                return ToRepository(mount.repository, path)
+            if rest.startswith(mount.path + "/"):
+                return ToRepository(mount.repository, "/v2" + rest[len(mount.path) :])
+        if rest in ("", "/") and self._any_oci is not None:
+            return ToRepository(self._any_oci.repository, path)
+        known = ", ".join(sorted(mount.path[1:] + "/…" for mount in self._oci))
+        raise NotFound(f"no repository has a path that starts this image name; known: {known}", subject="name")

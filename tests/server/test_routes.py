@@ -1,0 +1,99 @@
+"""Which repository a request reaches, and that nothing unclaimed reaches any."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxart.errors import BadRequest, MisdirectedRequest, NotFound, Problem
+from mxart.server.routes import Mount, Routes, ToOwn, ToRepository, host_of, query_value
+
+ROUTES = Routes(
+    [
+        Mount("hub", "oci", ("docker.io", "registry-1.docker.io"), "/docker.io"),
+        Mount("quay", "oci", ("quay.io",), "/quay.io"),
+        Mount("team", "oci", (), "/team/images"),
+        Mount("mine", "oci", (), "/"),
+        Mount("hidden", "oci"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("authority", "sni", "path", "query", "expected"),
+    [
+        (
+            "registry-1.docker.io",
+            None,
+            "/v2/library/x/manifests/1",
+            "",
+            ToRepository("hub", "/v2/library/x/manifests/1"),
+        ),
+        ("Registry-1.Docker.IO:443", None, "/v2/", "", ToRepository("hub", "/v2/")),
+        ("docker.io.", None, "/v2/", "", ToRepository("hub", "/v2/")),
+        ("10.0.0.1", "docker.io", "/v2/x/tags/list", "", ToRepository("hub", "/v2/x/tags/list")),
+        ("docker.io", "registry-1.docker.io", "/v2/", "", ToRepository("hub", "/v2/")),
+        (
+            "localhost:1",
+            None,
+            "/v2/library/x/manifests/1",
+            "ns=quay.io",
+            ToRepository("quay", "/v2/library/x/manifests/1"),
+        ),
+        ("localhost:1", None, "/v2/x/blobs/y", "a=b&ns=docker%2Eio", ToRepository("hub", "/v2/x/blobs/y")),
+        ("localhost:1", None, "/v2/x/y", "ns=localhost%3A1", ToRepository("mine", "/v2/x/y")),
+        ("localhost:1", None, "/v2/docker.io/a/b/manifests/1", "", ToRepository("hub", "/v2/a/b/manifests/1")),
+        ("localhost:1", None, "/v2/team/images/a/tags/list", "", ToRepository("team", "/v2/a/tags/list")),
+        ("localhost:1", None, "/v2/team/a/tags/list", "", ToRepository("mine", "/v2/team/a/tags/list")),
+        ("localhost:1", None, "/v2/docker.iox/a/tags/list", "", ToRepository("mine", "/v2/docker.iox/a/tags/list")),
+        ("", None, "/v2", "", ToRepository("mine", "/v2")),
+        ("docker.io", None, "/-/health", "", ToOwn("/-/health")),
+    ],
+)
+def test_a_request_finds_its_repository(
+    authority: str, sni: str | None, path: str, query: str, expected: ToRepository | ToOwn
+) -> None:
+    assert ROUTES.find(authority, sni, path, query) == expected
+
+
+def test_a_namespace_that_nothing_claims_is_not_answered_by_somebody_else() -> None:
+    with pytest.raises(NotFound):
+        ROUTES.find("localhost", None, "/v2/x/manifests/1", "ns=evil.example")
+
+
+def test_sni_and_host_of_two_repositories_are_a_misdirected_request() -> None:
+    with pytest.raises(MisdirectedRequest):
+        ROUTES.find("quay.io", "docker.io", "/v2/", "")
+
+
+def test_without_a_root_an_unknown_prefix_is_not_found_but_the_ping_answers() -> None:
+    routes = Routes([Mount("hub", "oci", (), "/hub")])
+    with pytest.raises(NotFound, match="hub/"):
+        routes.find("h", None, "/v2/x/manifests/1", "")
+    assert routes.find("h", None, "/v2/", "") == ToRepository("hub", "/v2/")
+
+
+@pytest.mark.parametrize("authority", ["a/b", "a@b", "[::1", "a:b", "[::1]x", "a b"])
+def test_a_host_that_is_none_is_refused(authority: str) -> None:
+    with pytest.raises(BadRequest):
+        host_of(authority)
+
+
+def test_addresses_in_brackets_are_hosts() -> None:
+    assert host_of("[::1]:8080") == "::1"
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=40))
+def test_no_request_breaks_the_table(authority: str, path: str, query: str) -> None:
+    try:
+        found = ROUTES.find(authority, None, "/" + path, query)
+    except Problem:
+        return
+    assert isinstance(found, ToOwn | ToRepository)
+
+
+def test_the_first_value_of_a_parameter_counts() -> None:
+    assert query_value("a=1&ns=x&ns=y", "ns") == "x"
+    assert query_value("ns", "ns") == ""
+    assert query_value("", "ns") is None
