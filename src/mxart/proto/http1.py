@@ -1,0 +1,402 @@
+"""HTTP/1.1 on one connection: requests in, responses out, until one side has had enough.
+
+Theory of operation.  The bytes that have arrived and are not used yet are `_buffer`.  Each round takes
+a head from it: one whose exact bytes were seen before is recalled (see `heads`); any other one goes
+through an h11 connection of its own, which afterwards also unframes the request's body.  A round has
+one h11 connection because what follows a message on the wire is simply the next round's buffer.
+
+One task does everything.  Two more stand beside it: one closes the connection when the server
+drains and no request is under way; one exists only while a handler waits, and reads ahead into the
+buffer to notice that the client has left, which cancels the handler.  It is gone before the main
+task touches the transport's receiving side again.  A client that closes only its sending side looks the
+same as one that has left, and is treated so while the handler waits, as other servers do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import h11
+import trio
+
+from mxart.body import EMPTY
+from mxart.errors import BadRequest, BodyBroken, Disconnected, TooLarge
+from mxart.message import NO_BODY, Handler, Request, Response, Sent
+from mxart.proto.blocking import noticing
+from mxart.proto.heads import (
+    BODILESS,
+    BadHead,
+    Framed,
+    Head,
+    bad_head,
+    check_raw,
+    read_head,
+    recall,
+    remember,
+    render_head,
+)
+from mxart.proto.transmit import Progress, transmit
+from mxart.proto.transport import Transport
+
+log = logging.getLogger(__name__)
+
+_READ = 65536
+_AHEAD = 65536  # how much is read ahead of a handler that waits
+_SKIP_BYTES = 65536  # of a request body that nobody wanted, so that the connection can be kept
+
+
+class Draining(Protocol):
+    """Set when the server wants its connections to end; a trio.Event does."""
+
+    def is_set(self) -> bool: ...
+    async def wait(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Http1Limits:
+    """What a client may take. Bytes and seconds."""
+
+    header_bytes: int = 65536  # of a request's head
+    body_bytes: int = 10 << 30  # of a request's body
+    idle_seconds: float = 75.0  # between requests
+    head_seconds: float = 30.0  # from a head's first byte to its last
+
+
+async def serve_http1(
+    transport: Transport, handler: Handler, limits: Http1Limits, draining: Draining, initial: bytes = b""
+) -> None:
+    """Serve a connection to its end, and close it.
+
+    `initial`: bytes that were read from it already.  Never raises but for cancellation, which
+    aborts the connection; a handler under way is cancelled with it.
+    """
+    await _Connection(transport, handler, limits, draining, initial).run()
+
+
+class _Connection:
+    def __init__(
+        self, transport: Transport, handler: Handler, limits: Http1Limits, draining: Draining, initial: bytes
+    ) -> None:
+        self.transport = transport
+        self.limits = limits
+        self.buffer = initial
+        self._handler = handler
+        self._draining = draining
+        self._idle = False
+        # Of the request under way:
+        self._handling = trio.CancelScope()
+        self._waiting = False  # its handler has not answered at once
+        self._body: RequestBody1 | None = None
+        self._watch: _Watch | None = None
+
+    async def run(self) -> None:
+        polite = served = False
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._close_when_draining)
+                served = await self._serve()
+                nursery.cancel_scope.cancel()
+            polite = self._idle or served
+        finally:
+            if polite:
+                await self.transport.aclose()
+            else:
+                self.transport.abort()
+
+    async def _close_when_draining(self) -> None:
+        await self._draining.wait()
+        if self._idle:
+            self._nursery.cancel_scope.cancel()
+
+    async def _serve(self) -> bool:
+        """Whether the connection ended in order."""
+        try:
+            while await self._round():
+                pass
+        except BadHead as error:
+            return await self._refuse(error.status, str(error))
+        except (Disconnected, BodyBroken):
+            return False
+        except Exception:
+            log.exception("serving HTTP/1.1 failed")
+            return False
+        return True
+
+    async def _round(self) -> bool:
+        """One request and its response; whether there may be another."""
+        if not self.buffer and not await self._fill():
+            return False
+        known = recall(self.buffer)
+        if known is not None:
+            head, end = known
+            self.buffer = self.buffer[end:]
+            return await self._exchange(head, None)
+        return await self._read_request()
+
+    async def _fill(self) -> bool:
+        """Wait for the next request; False if there will be none."""
+        if self._draining.is_set():
+            return False
+        self._idle = True
+        try:
+            self.buffer = await self.transport.receive_some(_READ, self.limits.idle_seconds)
+        except Disconnected:
+            return False
+        self._idle = False
+        return bool(self.buffer)
+
+    async def _read_request(self) -> bool:
+        """The ordinary way of a request, through h11."""
+        wire = h11.Connection(h11.SERVER, self.limits.header_bytes)
+        with trio.move_on_after(self.limits.head_seconds) as deadline:
+            head = await self._read_head(wire)
+        if deadline.cancelled_caught:
+            raise BadHead(408, f"The head of the request took longer than {self.limits.head_seconds:g} s")
+        if head is None:
+            return False
+        return await self._exchange(head, None if head.length == 0 else RequestBody1(self, wire, head.length))
+
+    async def _read_head(self, wire: h11.Connection) -> Head | None:
+        # RFC 9112 section 2.2: empty lines before a request are ignored.
+        raw = bytearray(self.buffer.lstrip(b"\r\n"))
+        self.buffer = b""
+        if raw:
+            wire.receive_data(bytes(raw))
+        try:
+            while type(event := wire.next_event()) is not h11.Request:
+                data = await self.transport.receive_some(_READ)
+                if not data:
+                    return None
+                if not raw:
+                    data = data.lstrip(b"\r\n")
+                if data:
+                    raw += data
+                    wire.receive_data(data)
+            rest = wire.trailing_data[0]
+            del raw[len(raw) - len(rest) :]
+            check_raw(bytes(raw), self.limits.header_bytes)
+            head = read_head(event)
+            if head.length == 0:
+                wire.next_event()  # EndOfMessage
+                self.buffer = rest
+                remember(bytes(raw), head)
+        except h11.RemoteProtocolError as error:
+            raise bad_head(error) from None
+        return head
+
+    async def _exchange(self, head: Head, body: RequestBody1 | None) -> bool:
+        request = Request(
+            head.method,
+            head.target,
+            head.authority,
+            head.headers,
+            self.transport.peer,
+            head.version,
+            NO_BODY if body is None else body,
+        )
+        wants_head = head.method == "HEAD"
+        started = perf_counter()
+        progress = Progress()
+        response: Response | None = None
+        error: str | None = "cancelled"
+        try:
+            response = await self._answer(request, body)
+            keep = (
+                head.keep_alive
+                and head.method != "CONNECT"  # after one the client speaks another protocol, or nothing
+                and (body is None or body.skippable)
+                and not self._draining.is_set()
+            )
+            try:
+                framed = _render(response, head=wants_head, version=head.version, keep_alive=keep)
+            except ValueError as unsendable:
+                log.error("%s %s: this response cannot be sent: %s", head.method, head.target, unsendable)  # noqa: TRY400
+                response.body.close()
+                response = self._handler.refuse(500, "The answer could not be sent", self.transport.peer)
+                keep = False
+                framed = _render(response, head=wants_head, version=head.version, keep_alive=keep)
+            if wants_head or response.status in BODILESS:
+                await transmit(self.transport, EMPTY, head=framed.dated(), progress=progress)
+            else:
+                await transmit(
+                    self.transport, response.body, head=framed.dated(), chunked=framed.chunked, progress=progress
+                )
+            error = None
+        except (Disconnected, BodyBroken) as broken:
+            error = str(broken)
+            raise
+        except Exception as bug:
+            error = repr(bug)
+            raise
+        finally:
+            if response is not None:
+                response.body.close()
+            sent = Sent(started, progress.first_byte, perf_counter(), progress.body_bytes, error)
+            self._handler.finished(request, response, sent)
+        return keep and (body is None or await body.skip())
+
+    async def _answer(self, request: Request, body: RequestBody1 | None) -> Response:
+        self._body = body
+        try:
+            with trio.CancelScope() as self._handling:
+                return await noticing(self._handler.handle(request), self._handler_waits)
+        finally:
+            self._waiting = False
+            if self._watch is not None:
+                await self._watch.stop()
+                self._watch = None
+        raise Disconnected("the client left before the answer was there")
+
+    def _handler_waits(self) -> None:
+        self._waiting = True
+        self.maybe_watch()
+
+    def maybe_watch(self) -> None:
+        """Look whether the client leaves, from when the handler waits and has all of the request."""
+        if self._waiting and self._watch is None and (self._body is None or self._body.complete):
+            self._watch = _Watch(self, self._handling)
+            self._nursery.start_soon(self._watch.run)
+
+    async def _refuse(self, status: int, message: str) -> bool:
+        response = self._handler.refuse(status, message, self.transport.peer)
+        try:
+            framed = _render(response, head=False, version="1.1", keep_alive=False)
+            await transmit(self.transport, response.body, head=framed.dated(), chunked=framed.chunked)
+        except (Disconnected, BodyBroken):
+            return False
+        finally:
+            response.body.close()
+        return True
+
+
+def _render(response: Response, *, head: bool, version: str, keep_alive: bool) -> Framed:
+    return render_head(
+        response.status,
+        response.headers.items,
+        response.body.length,
+        head=head,
+        version=version,
+        keep_alive=keep_alive,
+    )
+
+
+class _Watch:
+    """Reads ahead while a handler waits, and cancels it when the client leaves."""
+
+    def __init__(self, connection: _Connection, handling: trio.CancelScope) -> None:
+        self._connection = connection
+        self._handling = handling
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def run(self) -> None:
+        connection = self._connection
+        try:
+            with self._scope:
+                while len(connection.buffer) < _AHEAD:
+                    data = await connection.transport.receive_some(_READ, math.inf)
+                    if not data:
+                        raise Disconnected("the client finished sending")
+                    connection.buffer += data
+        except Disconnected:
+            self._handling.cancel()
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Returns when the transport's receiving side is free."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+class RequestBody1:
+    """A request's body, unframed by h11 as it is asked for."""
+
+    def __init__(self, connection: _Connection, wire: h11.Connection, length: int | None) -> None:
+        self.length = length
+        self.complete = False
+        self._connection = connection
+        self._wire = wire
+        self._received = 0
+        self._rest = b""
+        self._failure: Disconnected | BadRequest | TooLarge | None = None
+
+    async def receive(self, max_bytes: int = _READ) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        if not self._rest and not self.complete:
+            try:
+                self._rest = await self._next(max_bytes)
+            except h11.RemoteProtocolError as error:
+                self._failure = BadRequest(str(bad_head(error)))
+                raise self._failure from None
+            except (Disconnected, BadRequest, TooLarge) as error:
+                self._failure = error
+                raise
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        return data
+
+    async def _next(self, max_bytes: int) -> bytes:
+        limit = self._connection.limits.body_bytes
+        transport = self._connection.transport
+        if self.length is not None and self.length > limit:
+            raise TooLarge(f"The body has {self.length} bytes; at most {limit} are taken")
+        while True:
+            match self._wire.next_event():
+                case h11.Data(data=data):
+                    self._received += len(data)
+                    if self._received > limit:
+                        raise TooLarge(f"The body has more than {limit} bytes")
+                    if self._received == self.length:
+                        self._wire.next_event()  # EndOfMessage, for which nothing more has to arrive
+                        self._end()
+                    if data:
+                        return bytes(data)
+                case h11.EndOfMessage():
+                    self._end()
+                    return b""
+                case _:  # NEED_DATA
+                    if self._wire.they_are_waiting_for_100_continue:
+                        go_on = self._wire.send(
+                            h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                        )
+                        await transport.send_all(go_on)
+                    data = await transport.receive_some(max(max_bytes, _READ))
+                    if not data:
+                        raise Disconnected("the client left in the middle of its request")
+                    self._wire.receive_data(data)
+
+    def _end(self) -> None:
+        self.complete = True
+        self._connection.buffer = self._wire.trailing_data[0]
+        self._connection.maybe_watch()
+
+    @property
+    def skippable(self) -> bool:
+        """Whether what has not been read is likely to come, and worth reading, to keep the connection."""
+        if self.complete:
+            return True
+        if self._failure is not None or self._wire.they_are_waiting_for_100_continue:
+            # Whether a body follows a final answer to Expect is the client's secret: RFC 9110 section 10.1.1.
+            return False
+        return self.length is None or self.length - self._received <= _SKIP_BYTES
+
+    async def skip(self) -> bool:
+        """Read what is left and throw it away; False if that takes too much or too long."""
+        left = _SKIP_BYTES
+        with trio.move_on_after(self._connection.limits.head_seconds):
+            try:
+                while not self.complete:
+                    left -= len(await self.receive())
+                    if left < 0:
+                        return False
+            except (Disconnected, BadRequest, TooLarge):
+                return False
+            else:
+                return True
+        return False
