@@ -1,0 +1,101 @@
+"""Where everything lies on disk. No other module makes a path.
+
+::
+
+    <data>/                           0700, all that must survive
+        catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
+        store/                        the store named "default", unless the configuration places it elsewhere
+
+    <root of a store>/                0700, one of these for each named store
+        blobs/sha256/ab/abcd...       complete files, named by their digest; fsynced before they get this name
+        partial/sha256-abcd...        a growing download; flock(2) on it elects its writer; renamed to a blob
+        partial/sha256-abcd....notes  what its writer tells the other processes (module notes)
+        tmp/<random>                  a put under way; flock(2) says that its process lives
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from mxart.config import Config
+from mxart.digest import Digest
+from mxart.errors import ConfigError
+
+DIRECTORY_MODE = 0o700
+NOTES = ".notes"
+
+
+class StorePaths:
+    """The layout of one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs"
+        self.partials = root / "partial"
+        self.temporary = root / "tmp"
+        self._blobs = str(self.blobs)
+        self._partials = str(self.partials)
+        self._temporary = str(self.temporary)
+
+    def blob(self, digest: Digest) -> str:
+        """The complete file of a digest."""
+        return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+    def partial(self, digest: Digest) -> str:
+        """The growing file of a digest."""
+        return f"{self._partials}/{digest.algorithm}-{digest.hex}"
+
+    def notes(self, digest: Digest) -> str:
+        """What is told about the growing file of a digest."""
+        return self.partial(digest) + NOTES
+
+    def scratch(self) -> str:
+        """A new name for a file that is not complete yet."""
+        return f"{self._temporary}/{secrets.token_hex(12)}"
+
+    def digest_of(self, name: str) -> Digest | None:
+        """The digest whose partial file, or its notes, has this name; None if it is neither."""
+        try:
+            return Digest.parse(name.removesuffix(NOTES).replace("-", ":", 1))
+        except ValueError:
+            return None
+
+    def create(self) -> None:
+        """Make the directories. Raises ConfigError."""
+        for path in (self.root, self.blobs, self.partials, self.temporary):
+            make_private(path)
+
+
+class DataPaths:
+    """The layout of the data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.catalog = data / "catalog.sqlite"
+        self.store = data / "store"
+
+    def create(self) -> None:
+        """Make the data directory, readable by its owner only. Raises ConfigError."""
+        make_private(self.data)
+
+
+def stores(config: Config) -> dict[str, StorePaths]:
+    """The layout of every named store of a configuration, "default" among them."""
+    found = {"default": StorePaths(DataPaths(config.data).store)}
+    found.update((name, StorePaths(Path(store.path))) for name, store in config.stores.items())
+    return found
+
+
+def make_private(path: Path) -> None:
+    """Make a directory, and those above it, for its owner only; one that exists stays as it is. Raises ConfigError."""
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        usable = os.access(path, os.R_OK | os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be made: {error.strerror}; choose a directory that can be written"
+        ) from error
+    if not usable:
+        raise ConfigError(f"{path}: cannot be written by this user; change its owner or choose another directory")

@@ -1,0 +1,128 @@
+"""The catalog's tables, and how an older catalog becomes a newer one.
+
+`user_version` of the database counts the migrations that it has been through.  They are only ever
+added to.  A catalog from a newer program is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from mxart.errors import ConfigError
+
+APPLICATION_ID = 0x4D584152  # "MXAR": what file(1) and we know it by
+
+MIGRATIONS = (
+    """
+    CREATE TABLE repositories (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    ) STRICT;
+    CREATE TABLE packages (
+        id INTEGER PRIMARY KEY,
+        repository INTEGER NOT NULL REFERENCES repositories ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        UNIQUE (repository, name)
+    ) STRICT;
+    CREATE TABLE files (
+        id INTEGER PRIMARY KEY,
+        repository INTEGER NOT NULL REFERENCES repositories ON DELETE CASCADE,
+        package INTEGER NOT NULL REFERENCES packages ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        etag TEXT NOT NULL,
+        last_modified TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        created REAL NOT NULL,
+        validated REAL NOT NULL,
+        UNIQUE (repository, path)
+    ) STRICT;
+    CREATE INDEX files_of_package ON files (package);
+    CREATE INDEX files_of_digest ON files (digest);
+    CREATE TABLE versions (
+        id INTEGER PRIMARY KEY,
+        package INTEGER NOT NULL REFERENCES packages ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        created REAL NOT NULL,
+        UNIQUE (package, name)
+    ) STRICT;
+    CREATE TABLE tags (
+        package INTEGER NOT NULL REFERENCES packages ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        version INTEGER NOT NULL REFERENCES versions ON DELETE CASCADE,
+        file INTEGER NOT NULL REFERENCES files ON DELETE CASCADE,
+        PRIMARY KEY (package, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX tags_of_version ON tags (version);
+    CREATE INDEX tags_of_file ON tags (file);
+    CREATE TABLE missing (
+        repository TEXT NOT NULL,
+        path TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (repository, path)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE uses (
+        file INTEGER PRIMARY KEY REFERENCES files ON DELETE CASCADE,
+        last REAL NOT NULL
+    ) STRICT;
+    """,
+)
+
+
+def connect(path: Path, busy_seconds: float = 10.0) -> sqlite3.Connection:
+    """Open a catalog. The caller sees to it that one thread uses it at a time. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(path: Path) -> None:
+    """Make the catalog, or bring an older one up to date; several processes may do so at once. Raises ConfigError."""
+    try:
+        connection = connect(path)
+        try:
+            path.chmod(0o600)
+            _migrate(connection, path)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(
+            f"{path}: this catalog cannot be used: {error}; restore it from a backup, or move it away to begin "
+            "an empty one (stored blobs stay)"
+        ) from error
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    owner = connection.execute("PRAGMA application_id").fetchone()[0]
+    if owner not in {0, APPLICATION_ID} or (owner == 0 and found != 0):
+        raise ConfigError(f"{path}: this is a database of another program; choose another data directory")
+    if found > len(MIGRATIONS):
+        raise ConfigError(
+            f"{path}: this catalog was written by a newer program (schema {found}, this one knows up to "
+            f"{len(MIGRATIONS)}); run that one, or choose another data directory"
+        )
+    if found == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+        for number, script in enumerate(MIGRATIONS[found:], found + 1):
+            for statement in script.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

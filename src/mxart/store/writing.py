@@ -1,0 +1,324 @@
+"""The writing side of a download: takes what the origin delivers, stores it, hashes it, judges it.
+
+The origin calls `Writing.write`, which only queues (up to `_QUEUE` bytes, then the origin waits).  One
+task takes the queue whole and hands it to a worker thread, which writes it, publishes the new
+watermark to the loop at once, and then hashes it; meanwhile the loop fills the next queue and the
+readers send.  So receiving, sending and hashing overlap on two cores, small chunks coalesce by
+themselves under load, and a slow disk never holds the loop.
+
+Every end of it::
+
+    origin returns, length and digest right   readers released, then fsync and rename: stored
+    ... disk was full                         readers released, nothing stored
+    origin returns, anything wrong            readers cut, partial file removed
+    bytes past the end, another total         the same
+    origin raises                             readers cut (or told, before the head); partial file kept to be resumed
+    disk full and nobody reads any more       stopped, partial file removed
+    cancelled (shutdown)                      as if the origin had raised
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import trio
+
+from mxart.digest import Hash
+from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.message import Headers
+from mxart.store.download import Download
+from mxart.store.files import WriteAt, place, remove, start_writeback
+from mxart.store.locks import same_file, unlock
+from mxart.store.notes import Note
+from mxart.store.paths import StorePaths
+
+log = logging.getLogger(__name__)
+
+_QUEUE = 1024 * 1024  # bytes that may wait to be written
+_CHUNKS = 1024  # and pieces, so that a flood of tiny ones stays small
+_REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
+_PIECE = 1024 * 1024
+_WRITEBACK = 8 * 1024 * 1024
+
+
+class Writing:
+    """`store.base.Sink`, and the task that drives it. The caller holds the lock on the partial file, if there is one.
+
+    `stored` says whether what has been written so far may stay on disk: false once the disk was
+    full, or where the partial file has lost its name.
+    """
+
+    def __init__(
+        self, download: Download, paths: StorePaths, write_at: WriteAt, threads: trio.CapacityLimiter, *, stored: bool
+    ) -> None:
+        self._download = download
+        self._file = download.file
+        self._paths = paths
+        self._write_at = write_at
+        self._threads = threads
+        self._stored = stored
+        self._hash: Hash = download.digest.hasher()
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._offset = self._file.written  # what the origin has delivered, queued or written
+        self._synced = self._offset
+        self._rehashed = False
+        self._ended = False  # the origin will deliver nothing more
+        self._wrong: str | None = None  # why the bytes can never be right, whatever the origin says
+        self._work = trio.lowlevel.ParkingLot()
+        self._space = trio.lowlevel.ParkingLot()
+        self._token = trio.lowlevel.current_trio_token()
+
+    # Sink
+
+    @property
+    def offset(self) -> int:
+        return self._offset
+
+    @property
+    def headers(self) -> Headers | None:
+        return self._download.notes.headers
+
+    def begin(self, total: int | None, headers: Headers) -> None:
+        notes = self._download.notes
+        known = self._download.size if notes.total is None else notes.total
+        if total is not None and known is not None and total != known:
+            self._wrong = f"upstream now speaks of {total} bytes, before it was {known}"
+        elif total is not None and total < self._offset:
+            self._wrong = f"upstream now speaks of {total} bytes, and {self._offset} are there"
+        else:
+            self._wrong = None
+        if self._wrong is not None:
+            raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+        total = known if total is None else total
+        if notes.headers is None or notes.total != total:
+            self._tell(Note(total=total, headers=headers.items))
+        self._download.begin(total, headers)
+
+    async def write(self, chunk: bytes) -> None:
+        if not self._download.begun:
+            raise RuntimeError("an origin calls begin before write")
+        total = self._file.total
+        if total is not None and self._offset + len(chunk) > total:
+            self._wrong = f"upstream sent more than the {total} bytes it spoke of"
+            raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+        self._queue.append(chunk)
+        self._queued += len(chunk)
+        self._offset += len(chunk)
+        self._work.unpark_all()
+        while self._queued >= _QUEUE or len(self._queue) >= _CHUNKS:
+            await self._space.park()
+
+    # The task
+
+    async def run(self) -> None:
+        """Bring the download to one of its ends. Raises nothing but cancellation."""
+        started = time.monotonic()
+        problem: Problem | None = None
+        keep = True
+        try:
+            problem = await self._fetch()
+            if problem is None:
+                keep = await self._judge(started)
+        finally:
+            # Also when cancelled: no awaits from here on.
+            if not self._file.verified:
+                problem = problem or self._download.problem
+                problem = problem or UpstreamUnavailable("the server is shutting down", retry_after=5.0)
+                keep = keep and self._wrong is None and self._file.written > 0
+                self._download.fail(problem)
+                log.warning(
+                    "%s: download ended at %d of %s bytes: %s; partial file %s",
+                    self._download.digest,
+                    self._file.written,
+                    self._file.total,
+                    problem.message,
+                    "kept" if keep and self._stored else "removed",
+                )
+            self._leave(keep)
+
+    async def _fetch(self) -> Problem | None:
+        """Run origin and storing side by side until one of them ends. Returns what went wrong, if that is known."""
+        problem: Problem | None = None
+        stopped = True  # until shown otherwise: by the storing task, which found that it is pointless to go on
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._store, nursery.cancel_scope)
+            if self._file.total is None or self._file.written < self._file.total:
+                try:
+                    await self._download.origin(self)
+                except Problem as error:
+                    problem = error
+                except Exception as error:
+                    log.exception("%s: the origin failed in an unforeseen way", self._download.digest)
+                    problem = UpstreamFailed(f"{self._download.digest}: {type(error).__name__}: {error}")
+            self._ended = True
+            self._work.unpark_all()
+            if problem is not None and (self._file.windowed or not self._rehashed):
+                nursery.cancel_scope.cancel()  # else what has been delivered is written, to be resumed from there
+            stopped = False
+        if problem is None and (stopped or self._wrong is not None):
+            problem = UpstreamFailed(f"{self._download.digest}: {self._wrong or 'nobody reads it any more'}")
+        return problem
+
+    async def _store(self, scope: trio.CancelScope) -> None:
+        """Write and hash what is queued, until the origin has ended and all is done."""
+        try:
+            await self._rehash()
+            while True:
+                while not self._queue:
+                    if self._ended:
+                        return
+                    await self._work.park()
+                chunks, self._queue, self._queued = self._queue, [], 0
+                self._space.unpark_all()
+                if self._file.windowed or self._file.disk is None:
+                    await self._into_memory(chunks)
+                else:
+                    await self._onto_disk(chunks)
+        except (OSError, _NobodyReads) as error:
+            self._wrong = f"it can be neither stored nor passed on: {error}"
+            scope.cancel()
+
+    async def _rehash(self) -> None:
+        """Take what an earlier process left behind into the hash."""
+        done, end = 0, self._file.written
+        while done < end:
+            goal = min(end, done + _REHASH)
+            await trio.to_thread.run_sync(self._read_back, done, goal, limiter=self._threads)
+            done = goal
+        self._rehashed = True
+
+    def _read_back(self, start: int, end: int) -> None:
+        assert self._file.disk is not None
+        buffer = memoryview(bytearray(min(_PIECE, end - start)))
+        while start < end:
+            count = os.preadv(self._file.disk, [buffer[: end - start]], start)
+            if count == 0:
+                raise OSError("the partial file has become shorter")
+            self._hash.update(buffer[:count])
+            start += count
+
+    async def _onto_disk(self, chunks: list[bytes]) -> None:
+        # Not abandoned when cancelled: the descriptor stays in use until the thread is back.
+        offset = self._file.written
+        written, error = await trio.to_thread.run_sync(self._write_and_hash, chunks, offset, limiter=self._threads)
+        self._file.advance(offset + written)
+        if error is None:
+            return
+        log.error(
+            "%s: cannot be stored: %s; it goes on from memory to those who read it, and is not kept",
+            self._download.digest,
+            error.strerror or error,
+        )
+        self.forsake()
+        await self._into_memory(_after(chunks, written), hashed=True)
+
+    def _write_and_hash(self, chunks: list[bytes], offset: int) -> tuple[int, OSError | None]:
+        """In a thread. Readers get the bytes before they are hashed; the last ones wait for the verdict."""
+        assert self._file.disk is not None
+        written, error = self._write_at(self._file.disk, chunks, offset)
+        self._token.run_sync_soon(self._file.advance, offset + written)
+        for chunk in chunks:
+            self._hash.update(chunk)
+        if offset + written - self._synced >= _WRITEBACK:
+            start_writeback(self._file.disk, self._synced, offset + written)
+            self._synced = offset + written
+        return written, error
+
+    async def _into_memory(self, chunks: list[bytes], *, hashed: bool = False) -> None:
+        """Past the end of the disk: no further ahead of the slowest reader than the window. Raises _NobodyReads."""
+        memory = self._file.spill()
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                while (room := self._file.room()) == 0:
+                    self._check_readers()
+                    await self._file.moved()
+                self._check_readers()
+                count = os.pwrite(memory, view[:room], self._file.written)
+                self._file.advance(self._file.written + count)
+                view = view[count:]
+            if not hashed:
+                self._hash.update(chunk)
+        await trio.lowlevel.checkpoint()
+
+    def _check_readers(self) -> None:
+        if self._file.readers == 0:
+            raise _NobodyReads("the disk is full and nobody reads it any more")
+
+    def forsake(self) -> None:
+        """Nothing of this will be stored: take the partial file's name away, which tells the other processes too."""
+        if self._stored:
+            self._stored = False
+            remove(self._paths.notes(self._download.digest))
+            remove(self._download.path)
+
+    async def _judge(self, started: float) -> bool:
+        """The origin has delivered all it has: if it is right, store it. Returns whether the partial file may stay."""
+        file, digest = self._file, self._download.digest
+        total = file.written if file.total is None else file.total
+        found = self._hash.hexdigest()
+        if file.written != total:
+            self._wrong = f"upstream sent {file.written} of {total} bytes"
+        elif found != digest.hex:
+            self._wrong = f"what upstream sent has the digest {digest.algorithm}:{found}"
+        if self._wrong is not None:
+            self._tell(Note(broken=self._wrong))
+            self._download.fail(UpstreamFailed(f"{digest}: {self._wrong}", subject="blob"))
+            return False
+        self._download.finish()
+        self._tell(Note(verified=True))
+        if not self._stored:
+            return False
+        # Readers have everything now; what follows keeps nobody waiting.
+        try:
+            await trio.to_thread.run_sync(self._commit, limiter=self._threads)
+        except OSError as error:
+            log.warning("%s: verified, but cannot be stored: %s", digest, error)
+            return False
+        log.info("%s: stored, %d bytes in %.3f s", digest, file.written, time.monotonic() - started)
+        self._stored = False  # the partial file is no more
+        return True
+
+    def _commit(self) -> None:
+        """In a thread: synced first, named afterwards."""
+        assert self._file.disk is not None
+        os.fsync(self._file.disk)
+        if not same_file(self._file.disk, self._download.path):
+            raise OSError("its partial file was removed by somebody else")
+        place(self._download.path, self._paths.blob(self._download.digest))
+        remove(self._paths.notes(self._download.digest))
+
+    def _tell(self, note: Note) -> None:
+        """Notes for other processes. They do without where the disk is full: but for the head, then they are told
+        by `forsake`.
+        """
+        try:
+            if self._stored:
+                self._download.notes.append(note)
+        except OSError as error:
+            log.warning("%s: notes cannot be written: %s", self._download.digest, error)
+            if note.headers is not None:
+                self.forsake()
+
+    def _leave(self, keep: bool) -> None:
+        if not keep:
+            self.forsake()
+        self._download.notes.close()
+        if self._file.disk is not None:
+            unlock(self._file.disk)
+
+
+class _NobodyReads(Exception):
+    """What is in memory is for nobody."""
+
+
+def _after(chunks: list[bytes], count: int) -> list[bytes]:
+    """The chunks without their first `count` bytes."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        rest.append(chunk[count:])
+        count = max(0, count - len(chunk))
+    return rest
