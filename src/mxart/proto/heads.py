@@ -182,21 +182,25 @@ class Framed:
 
     def dated(self) -> bytes:
         """The head as it is sent now."""
-        return b"%b%b%b" % (self.before, date_line(), self.after)
+        return b"%b%b%b" % (self.before, _clock.line(), self.after)
 
 
-_date: tuple[int, bytes] = (-1, b"")
-
-
-def date_line() -> bytes:
+class _Clock:
     """The Date field (RFC 9110 section 6.6.1), made once a second."""
-    global _date  # noqa: PLW0603 - a pure function of the clock, remembered for a second
-    now = int(time.time())
-    second, line = _date
-    if second != now:
-        line = b"Date: %b\r\n" % formatdate(now, usegmt=True).encode("ascii")
-        _date = (now, line)
-    return line
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def line(self) -> bytes:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._line = b"Date: %b\r\n" % formatdate(now, usegmt=True).encode("ascii")
+        return self._line
+
+
+_clock = _Clock()
 
 
 @lru_cache(maxsize=_MEMO_ENTRIES)

@@ -5,11 +5,12 @@ a head from it: one whose exact bytes were seen before is recalled (see `heads`)
 through an h11 connection of its own, which afterwards also unframes the request's body.  A round has
 one h11 connection because what follows a message on the wire is simply the next round's buffer.
 
-One task does everything.  Two more stand beside it: one closes the connection when the server
-drains and no request is under way; one exists only while a handler waits, and reads ahead into the
-buffer to notice that the client has left, which cancels the handler.  It is gone before the main
-task touches the transport's receiving side again.  A client that closes only its sending side looks the
-same as one that has left, and is treated so while the handler waits, as other servers do.
+One task does everything, and two stand beside it.  One ends the connection when no request is under way and
+the server drains, or the client has been idle for too long: it looks at the clock once in a while, so that a
+request pays for no timer.  The other exists only while a handler waits, and reads ahead into the
+buffer to notice that the client has left, which cancels everything here, the handler included.  It is gone
+before the main task touches the transport's receiving side again.  A client that closes only its
+sending side looks the same as one that has left, and is treated so while the handler waits, as other servers do.
 """
 
 from __future__ import annotations
@@ -86,40 +87,57 @@ class _Connection:
         self.buffer = initial
         self._handler = handler
         self._draining = draining
-        self._idle = False
+        self._idle = False  # waiting for a request
+        self._idle_since = 0.0
+        self._idling = trio.CancelScope()  # cancelled to end a connection that is idle
+        self._leaving = False  # this request is the last one
         # Of the request under way:
-        self._handling = trio.CancelScope()
+        self._gone = False  # its client has left
         self._waiting = False  # its handler has not answered at once
         self._body: RequestBody1 | None = None
         self._watch: _Watch | None = None
 
     async def run(self) -> None:
-        polite = served = False
+        polite = False
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._close_when_draining)
-                served = await self._serve()
+                nursery.start_soon(self._stand_by)
+                polite = await self._serve()
                 nursery.cancel_scope.cancel()
-            polite = self._idle or served
         finally:
             if polite:
                 await self.transport.aclose()
             else:
                 self.transport.abort()
 
-    async def _close_when_draining(self) -> None:
-        await self._draining.wait()
+    async def _stand_by(self) -> None:
+        """Tell an idle connection to end when the server drains, or when it is idle for too long."""
+        due = trio.current_time() + self.limits.idle_seconds
+        while not self._draining.is_set():
+            with trio.move_on_at(due):
+                await self._draining.wait()
+            now = trio.current_time()
+            due = (self._idle_since if self._idle else now) + self.limits.idle_seconds
+            if due <= now:
+                break
+        self._leaving = True
         if self._idle:
-            self._nursery.cancel_scope.cancel()
+            self._idling.cancel()
 
     async def _serve(self) -> bool:
         """Whether the connection ended in order."""
         try:
-            while await self._round():
-                pass
-        except BadHead as error:
-            return await self._refuse(error.status, str(error))
+            try:
+                with self._idling:
+                    while await self._next() and not self._leaving:
+                        if not await self._round():
+                            return True
+                if self.buffer:
+                    # A request came in just when the connection was told to end: it is the last one.
+                    await self._round()
+            except BadHead as error:
+                await self._refuse(error.status, str(error))
         except (Disconnected, BodyBroken):
             return False
         except Exception:
@@ -127,28 +145,28 @@ class _Connection:
             return False
         return True
 
+    async def _next(self) -> bool:
+        """Wait for the bytes of the next request, if need be; False if there will be none."""
+        if self.buffer:
+            return True
+        self._idle_since = trio.current_time()
+        self._idle = True
+        try:
+            self.buffer = await self.transport.receive_some(_READ, math.inf)
+        except Disconnected:
+            return False
+        finally:
+            self._idle = False
+        return bool(self.buffer)
+
     async def _round(self) -> bool:
         """One request and its response; whether there may be another."""
-        if not self.buffer and not await self._fill():
-            return False
         known = recall(self.buffer)
-        if known is not None:
+        if known is not None and known[1] <= self.limits.header_bytes:
             head, end = known
             self.buffer = self.buffer[end:]
             return await self._exchange(head, None)
         return await self._read_request()
-
-    async def _fill(self) -> bool:
-        """Wait for the next request; False if there will be none."""
-        if self._draining.is_set():
-            return False
-        self._idle = True
-        try:
-            self.buffer = await self.transport.receive_some(_READ, self.limits.idle_seconds)
-        except Disconnected:
-            return False
-        self._idle = False
-        return bool(self.buffer)
 
     async def _read_request(self) -> bool:
         """The ordinary way of a request, through h11."""
@@ -169,7 +187,7 @@ class _Connection:
             wire.receive_data(bytes(raw))
         try:
             while type(event := wire.next_event()) is not h11.Request:
-                data = await self.transport.receive_some(_READ)
+                data = await self.transport.receive_some(_READ, math.inf)  # the head has one deadline
                 if not data:
                     return None
                 if not raw:
@@ -199,36 +217,43 @@ class _Connection:
             head.version,
             NO_BODY if body is None else body,
         )
-        wants_head = head.method == "HEAD"
         started = perf_counter()
         progress = Progress()
         response: Response | None = None
-        error: str | None = "cancelled"
+        error: str | None = None
+        keep = False
         try:
-            response = await self._answer(request, body)
-            keep = (
-                head.keep_alive
-                and head.method != "CONNECT"  # after one the client speaks another protocol, or nothing
-                and (body is None or body.skippable)
-                and not self._draining.is_set()
-            )
+            self._body = body
             try:
-                framed = _render(response, head=wants_head, version=head.version, keep_alive=keep)
-            except ValueError as unsendable:
-                log.error("%s %s: this response cannot be sent: %s", head.method, head.target, unsendable)  # noqa: TRY400
-                response.body.close()
-                response = self._handler.refuse(500, "The answer could not be sent", self.transport.peer)
+                response = await noticing(self._handler.handle(request), self._handler_waits)
+                keep = self._may_keep(head, body)
+                framed = _render(response, head, keep)
+            except Exception as bug:
+                # The handler's promise is broken, or it made a field that h11 refuses. The client is told, not cut off.
+                log.exception("%s %s: no response could be made", head.method, head.target)
+                error = repr(bug)
+                if response is not None:
+                    response.body.close()
+                response = self._handler.refuse(500, "The server could not make its answer", self.transport.peer)
                 keep = False
-                framed = _render(response, head=wants_head, version=head.version, keep_alive=keep)
-            if wants_head or response.status in BODILESS:
-                await transmit(self.transport, EMPTY, head=framed.dated(), progress=progress)
-            else:
-                await transmit(
-                    self.transport, response.body, head=framed.dated(), chunked=framed.chunked, progress=progress
-                )
-            error = None
+                framed = _render(response, head, keep)
+            self._waiting = False
+            if self._watch is not None:
+                await self._watch.stop()
+                self._watch = None
+            unsent = head.method == "HEAD" or response.status in BODILESS
+            await transmit(
+                self.transport,
+                EMPTY if unsent else response.body,
+                head=framed.dated(),
+                chunked=framed.chunked,
+                progress=progress,
+            )
         except (Disconnected, BodyBroken) as broken:
             error = str(broken)
+            raise
+        except trio.Cancelled:
+            error = "the client left before the answer was there" if self._gone else "cancelled"
             raise
         except Exception as bug:
             error = repr(bug)
@@ -240,17 +265,15 @@ class _Connection:
             self._handler.finished(request, response, sent)
         return keep and (body is None or await body.skip())
 
-    async def _answer(self, request: Request, body: RequestBody1 | None) -> Response:
-        self._body = body
-        try:
-            with trio.CancelScope() as self._handling:
-                return await noticing(self._handler.handle(request), self._handler_waits)
-        finally:
-            self._waiting = False
-            if self._watch is not None:
-                await self._watch.stop()
-                self._watch = None
-        raise Disconnected("the client left before the answer was there")
+    def _may_keep(self, head: Head, body: RequestBody1 | None) -> bool:
+        """Whether a further request may follow, as far as can be told before the response."""
+        return (
+            head.keep_alive
+            and head.method != "CONNECT"  # after one the client speaks another protocol, or nothing
+            and (body is None or body.skippable)
+            and not self._leaving
+            and not self._draining.is_set()
+        )
 
     def _handler_waits(self) -> None:
         self._waiting = True
@@ -259,38 +282,40 @@ class _Connection:
     def maybe_watch(self) -> None:
         """Look whether the client leaves, from when the handler waits and has all of the request."""
         if self._waiting and self._watch is None and (self._body is None or self._body.complete):
-            self._watch = _Watch(self, self._handling)
+            self._watch = _Watch(self)
             self._nursery.start_soon(self._watch.run)
 
-    async def _refuse(self, status: int, message: str) -> bool:
+    def client_left(self) -> None:
+        """Nobody is there to answer any more."""
+        self._gone = True
+        self._nursery.cancel_scope.cancel()
+
+    async def _refuse(self, status: int, message: str) -> None:
         response = self._handler.refuse(status, message, self.transport.peer)
         try:
-            framed = _render(response, head=False, version="1.1", keep_alive=False)
+            framed = _render(response, None, keep=False)
             await transmit(self.transport, response.body, head=framed.dated(), chunked=framed.chunked)
-        except (Disconnected, BodyBroken):
-            return False
         finally:
             response.body.close()
-        return True
 
 
-def _render(response: Response, *, head: bool, version: str, keep_alive: bool) -> Framed:
+def _render(response: Response, head: Head | None, keep: bool) -> Framed:
+    """The response's head, for the request with `head` if there was one. Raises ValueError."""
     return render_head(
         response.status,
         response.headers.items,
         response.body.length,
-        head=head,
-        version=version,
-        keep_alive=keep_alive,
+        head=head is not None and head.method == "HEAD",
+        version="1.1" if head is None else head.version,
+        keep_alive=keep,
     )
 
 
 class _Watch:
     """Reads ahead while a handler waits, and cancels it when the client leaves."""
 
-    def __init__(self, connection: _Connection, handling: trio.CancelScope) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._handling = handling
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
@@ -304,7 +329,7 @@ class _Watch:
                         raise Disconnected("the client finished sending")
                     connection.buffer += data
         except Disconnected:
-            self._handling.cancel()
+            connection.client_left()
         finally:
             self._ended.set()
 

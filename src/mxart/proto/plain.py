@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import socket
 import struct
@@ -165,6 +166,10 @@ class PlainTransport:
     async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]], seconds: float) -> bool:
         """False when `seconds` passed first."""
         try:
+            if seconds == math.inf:  # a cancel scope is the dearest part of a wait: enter none that does nothing
+                await wait(self._sock)
+                self._rested()
+                return True
             with trio.move_on_after(seconds) as scope:
                 await wait(self._sock)
         except (trio.ClosedResourceError, OSError):
