@@ -20,6 +20,7 @@ class Ask:
     path: str  # "v2/library/alpine/manifests/3.20"
     headers: Headers = Headers()
     scope: str = ""  # what a token must cover, in the token protocol's words: "repository:library/alpine:pull"
+    bulk: bool = False  # a file that may be large: it gets a connection of its own, and a place among the transfers
 
 
 class Reply(Protocol):

@@ -1,0 +1,226 @@
+"""The one place that dials: every connection that this program opens to another machine comes from here.
+
+Theory of operation
+-------------------
+A way is a chain of proxies, mostly empty, and a target.  The first station is resolved and connected
+to, trying its addresses as RFC 8305 has it: one after the other, each a quarter of a second after the
+one before or as soon as that failed, and the first that stands wins.  Each proxy is then asked, through
+what stands already, for the next station; names behind a proxy are its to resolve, unless the table
+of `upstreams.resolve` knows them.
+
+Two dangers are watched for.  We may sit where DNS sends our clients, so a name may lead back to us: an
+answer that is one of our own listeners is refused as a loop.  And a tunnel's target may be named by a
+stranger's SNI: it never leads to loopback, link-local or ourselves unless the configuration wrote it so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import socket
+from collections.abc import Collection, Iterable
+
+import trio
+
+from mxart.config import Upstreams
+from mxart.errors import Forbidden
+from mxart.upstream.failure import Cause, Trouble, reason
+from mxart.upstream.proxies import Proxy, greet, parse_proxies
+from mxart.upstream.resolver import Resolver
+from mxart.upstream.url import is_ip
+
+_log = logging.getLogger("mxart.upstream")
+_STAGGER = 0.25
+
+Address = tuple[str, int]
+
+
+def refuse_reason(address: Address, own_addresses: Collection[Address], explicit: bool) -> str | None:
+    """Why a stranger's wish must not be dialled; None if it may.
+
+    `explicit`: the configuration itself names this target, so it means it.  Pure.
+    """
+    if explicit:
+        return None
+    ip = _unmapped(address[0])
+    if address in own_addresses or (str(ip), address[1]) in own_addresses:
+        return "resolves to this server; set upstreams.resolve or nameservers"
+    if ip.is_loopback or ip.is_unspecified:
+        return "is a loopback address, which a tunnel reaches only where its `to` says so"
+    if ip.is_link_local:
+        return "is a link-local address, which a tunnel reaches only where its `to` says so"
+    if ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
+        return "is not the address of one machine"
+    return None
+
+
+def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return ip
+
+
+class Dialer:
+    """Dials by the `[upstreams]` table. One per process, shared by every remote and tunnel."""
+
+    def __init__(self, upstreams: Upstreams, *, connect_timeout: float = 10.0) -> None:
+        self.resolver = Resolver(upstreams.resolve, upstreams.nameservers)
+        self._proxies = parse_proxies(upstreams.proxy)
+        self._timeout = connect_timeout
+        self._own: frozenset[Address] = frozenset()
+
+    def listening(self, addresses: Iterable[Address]) -> None:
+        """Tell which addresses are ours, as bound; 0.0.0.0 and :: stand for all of this machine."""
+        self._own = frozenset(addresses)
+
+    def way(self, proxy: str | None) -> tuple[Proxy, ...]:
+        """A repository's `proxy` as a chain: None inherits, "" is direct. Raises ConfigError."""
+        return self._proxies if proxy is None else parse_proxies(proxy)
+
+    async def connect(self, host: str, port: int, way: tuple[Proxy, ...] = ()) -> trio.socket.SocketType:
+        """A connected socket to a configured upstream (or where it redirects). The caller owns it.
+
+        Raises Trouble.  Cancellation closes whatever was opened.
+        """
+        try:
+            with trio.fail_after(self._timeout):
+                return await self._connect(host, port, way, tunnel=False, explicit=False)
+        except trio.TooSlowError:
+            through = f" through {', '.join(map(str, way))}" if way else ""
+            raise Trouble(
+                Cause.CONNECT_TIMEOUT, f"connecting to {host}:{port}{through} took longer than {self._timeout:g} s"
+            ) from None
+
+    async def connect_tcp(self, host: str, port: int, *, explicit: bool = False) -> trio.socket.SocketType:
+        """A connected socket for a tunnel, by the default proxies. `explicit`: its `to` names this very target.
+
+        Raises Forbidden for what must not be dialled, else UpstreamUnavailable, UpstreamFailed or
+        UpstreamTimeout.  Cancellation closes whatever was opened.  The caller owns the socket.
+        """
+        try:
+            with trio.fail_after(self._timeout):
+                return await self._connect(host, port, self._proxies, tunnel=True, explicit=explicit)
+        except trio.TooSlowError:
+            trouble = Trouble(Cause.CONNECT_TIMEOUT, f"connecting took longer than {self._timeout:g} s")
+            raise trouble.problem(f"tunnel to {host}:{port}") from None
+        except Trouble as error:
+            if error.cause is Cause.LOOP:
+                raise Forbidden(f"tunnel to {host}:{port}: {error.detail}") from None
+            raise error.problem(f"tunnel to {host}:{port}") from None
+
+    async def _connect(
+        self, host: str, port: int, way: tuple[Proxy, ...], *, tunnel: bool, explicit: bool
+    ) -> trio.socket.SocketType:
+        if not way:
+            addresses = await self._allowed(host, port, tunnel=tunnel, explicit=explicit)
+            _log.debug("dialling %s:%d at %s", host, port, ", ".join(addresses))
+            return await _first_of(addresses, port, host)
+        if tunnel and is_ip(host):
+            self._judge(host, [host], port, tunnel=tunnel, explicit=explicit)
+        fixed = self.resolver.fixed(host)
+        stations = [(proxy.host, proxy.port) for proxy in way[1:]] + [(fixed or host, port)]
+        nearest = way[0]
+        _log.debug("dialling %s:%d through %s", host, port, ", ".join(map(str, way)))
+        try:
+            sock = await _first_of(await self.resolver.resolve(nearest.host), nearest.port, nearest.host)
+        except Trouble as error:
+            raise Trouble(error.cause, f"proxy {nearest}: {error.detail}") from None
+        try:
+            for proxy, (next_host, next_port) in zip(way, stations, strict=True):
+                await greet(proxy, sock, next_host, next_port)
+        except OSError as error:
+            sock.close()
+            raise Trouble(Cause.PROXY, f"proxy on the way to {host}: {reason(error)}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _allowed(self, host: str, port: int, *, tunnel: bool, explicit: bool) -> list[str]:
+        addresses = await self.resolver.resolve(host)
+        return self._judge(host, addresses, port, tunnel=tunnel, explicit=explicit)
+
+    def _judge(self, host: str, addresses: list[str], port: int, *, tunnel: bool, explicit: bool) -> list[str]:
+        allowed: list[str] = []
+        why = ""
+        for address in addresses:
+            own = {(address, port)} if self._is_own(address, port) else set()
+            if tunnel:
+                refusal = refuse_reason((address, port), own, explicit)
+            elif own and not is_ip(host) and host != "localhost":
+                refusal = "resolves to this server; set upstreams.resolve or nameservers"
+            else:
+                refusal = None
+            if refusal is None:
+                allowed.append(address)
+            else:
+                why = f"{host} ({address}) {refusal}"
+        if not allowed:
+            raise Trouble(Cause.LOOP, f"loop: {why}" if "this server" in why else why)
+        return allowed
+
+    def _is_own(self, address: str, port: int) -> bool:
+        ip = _unmapped(address)
+        for own, own_port in self._own:
+            if own_port != port:
+                continue
+            listener = _unmapped(own)
+            if listener == ip or (listener.is_unspecified and _is_local(ip)):
+                return True
+        return False
+
+
+def _is_local(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of this machine's: only then can a socket be bound to it (ip(7))."""
+    if ip.is_loopback:
+        return True
+    with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(ip), 0))
+        except OSError:
+            return False
+    return True
+
+
+async def _first_of(addresses: list[str], port: int, host: str) -> trio.socket.SocketType:
+    """The first connection that stands. Raises Trouble when none does."""
+    won: list[trio.socket.SocketType] = []
+    errors: list[str] = []
+
+    async def attempt(address: str, failed: trio.Event) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await sock.connect((address, port))
+        except OSError as error:
+            sock.close()
+            errors.append(f"{address}:{port}: {reason(error)}")
+            failed.set()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            if won:
+                sock.close()
+            else:
+                won.append(sock)
+                nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for index, address in enumerate(addresses):
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                last = index == len(addresses) - 1
+                with trio.move_on_after(math.inf if last else _STAGGER):
+                    await failed.wait()
+    except BaseException:
+        for sock in won:
+            sock.close()
+        raise
+    if won:
+        return won[0]
+    raise Trouble(Cause.REFUSED, f"cannot connect to {host}: {'; '.join(errors)}")

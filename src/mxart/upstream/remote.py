@@ -1,0 +1,395 @@
+"""One upstream: its mirrors, credentials, queue and breakers behind `open` (see base.Upstream).
+
+Theory of operation
+-------------------
+A question goes through the mirrors in their order.  A mirror that is resting (its breaker is open, or its
+Retry-After lasts) is passed over.  The first answer that is one (200, 206, 304, and 404 or 410: a
+healthy mirror that says "not found" is believed, the next is not asked) ends it.  Anything else is
+noted, and the next mirror is asked; when all have failed and one of the failures may pass, there is a
+pause and another round, a few times, within a bounded patience.  Then the asker is told the trouble that says most.
+
+Asking one mirror is a walk: redirects are followed, credentials stay behind when it leaves the mirror's
+origin, and a 401 is answered once with a token.  Nothing of a signed URL is kept: every question starts
+at the mirror's own URL.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import trio
+
+import mxart
+from mxart.errors import ConfigError, NotFound, Problem
+from mxart.upstream.base import Ask, Reply
+from mxart.upstream.breaker import Breaker, Event
+from mxart.upstream.challenge import parse_challenges
+from mxart.upstream.dial import Dialer
+from mxart.upstream.failure import Cause, Trouble, status_trouble
+from mxart.upstream.observe import SILENT, Observer
+from mxart.upstream.pool import Exchange, Pool
+from mxart.upstream.queue import Queue
+from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Timeouts, parse_retry_after, pause
+from mxart.upstream.tls import ClientTls
+from mxart.upstream.tokens import ANONYMOUS, Credentials, Tokens, Want
+from mxart.upstream.url import Url, keeps_credentials
+
+_log = logging.getLogger("mxart.upstream")
+_REDIRECTS = 5
+_REMEMBERED = 1024
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_SECRETS = ("authorization", "cookie", "proxy-authorization")
+
+
+@dataclass(slots=True)
+class _Mirror:
+    text: str  # as configured
+    url: Url
+    breaker: Breaker = field(default_factory=Breaker)
+    rests_until: float = 0.0  # what its Retry-After said, on trio's clock
+    rests_because: str = ""
+    wants: dict[str, Want] = field(default_factory=dict)  # what its challenges wanted, by the scope of the question
+    realm: Want | None = None  # the last of these
+    basic: bool = False  # it wants Basic on every request
+
+    def wait(self, now: float) -> float | None:
+        """None if it may be asked now; else for how many seconds it is left alone."""
+        waits = [self.rests_until - now] if now < self.rests_until else []
+        if (rest := self.breaker.wait(now)) is not None:
+            waits.append(rest)
+        return max(waits) if waits else None
+
+    def remember(self, scope: str, want: Want) -> None:
+        """Next time the token is shown before it is asked for."""
+        self.realm = want
+        if len(self.wants) >= _REMEMBERED:
+            self.wants.clear()
+        self.wants[scope] = want
+
+
+class _Reply:
+    """A Reply. Reading it tells the mirror's breaker and the observer how it goes."""
+
+    def __init__(self, remote: Remote, mirror: _Mirror, exchange: Exchange, *, headless: bool) -> None:
+        self._remote = remote
+        self._mirror = mirror
+        self._exchange = exchange
+        self._headless = headless
+        self.status = exchange.status
+        self.headers = exchange.headers
+        self.origin = mirror.text
+
+    async def receive(self) -> bytes:
+        if self._headless:
+            return b""
+        try:
+            data = await self._exchange.receive()
+        except Trouble as error:
+            self._mirror.breaker.note(Event.FAILED, trio.current_time())
+            self._remote.observer.failed(self._remote.name, error.cause.value)
+            _log.debug("%s: %s", self._remote.name, error.detail)
+            raise error.problem(self._remote.name) from None
+        if data:
+            self._remote.observer.received(self._remote.name, len(data))
+        return data
+
+
+class Remote:
+    """An Upstream over HTTP. `mirrors` are URLs, in order; raises ConfigError for what is none.
+
+    Close it with `aclose`; `sweep` now and then closes connections that nobody uses.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mirrors: Sequence[str],
+        dialer: Dialer,
+        *,
+        proxy: str | None = None,
+        tls: ClientTls | None = None,
+        credentials: Credentials = ANONYMOUS,
+        timeouts: Timeouts = USUAL_TIMEOUTS,
+        patience: Patience = USUAL_PATIENCE,
+        concurrency: int = 16,
+        observer: Observer = SILENT,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.name = name
+        self.observer = observer
+        self._mirrors = [_mirror(name, text) for text in mirrors]
+        if not self._mirrors:
+            raise ConfigError(f"repository.{name}: a proxy needs an upstream")
+        self._credentials = credentials
+        self._patience = patience
+        self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
+        self._pool = Pool(dialer, dialer.way(proxy), tls, timeouts)
+        self._tokens = Tokens(self._fetch)
+        # Two lines: a page of names does not stand behind gigabytes.
+        self._files = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
+        self._documents = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
+
+    @asynccontextmanager
+    async def open(self, ask: Ask) -> AsyncIterator[Reply]:
+        async with (self._files if ask.bulk else self._documents).place():
+            mirror, exchange = await self._ask(ask)
+            try:
+                yield _Reply(self, mirror, exchange, headless=ask.method == "HEAD")
+            finally:
+                await exchange.aclose()
+
+    def sweep(self) -> None:
+        """Close connections that were idle too long. Cheap; for the housekeeping."""
+        self._pool.sweep()
+
+    async def aclose(self) -> None:
+        """Close every idle connection. Those in use are closed with their replies."""
+        self._pool.close()
+
+    # The mirrors, in rounds.
+
+    async def _ask(self, ask: Ask) -> tuple[_Mirror, Exchange]:
+        pauses = 0.0
+        told: list[Trouble] = []
+        for attempt in range(self._patience.rounds):
+            troubles: list[Trouble] = []
+            for mirror in self._mirrors:
+                now = trio.current_time()
+                if (rest := mirror.wait(now)) is not None:
+                    troubles.append(self._resting(mirror, rest))
+                    continue
+                try:
+                    return mirror, await self._ask_mirror(mirror, ask)
+                except Trouble as error:
+                    self._note(mirror, error)
+                    troubles.append(error)
+            if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
+                told = troubles
+            wait = self._wait(troubles, attempt)
+            if wait is None or pauses + wait > self._patience.total:
+                break
+            pauses += wait
+            _log.debug("%s: asking again in %.2f s (%s)", self.name, wait, troubles[-1].detail)
+            await trio.sleep(wait)
+        raise self._worst(told)
+
+    def _resting(self, mirror: _Mirror, rest: float) -> Trouble:
+        because = (
+            mirror.rests_because if trio.current_time() < mirror.rests_until else "it failed several times in a row"
+        )
+        return Trouble(
+            Cause.RESTING, f"{mirror.url.origin} is not asked for another {rest:.0f} s: {because}", retry_after=rest
+        )
+
+    def _note(self, mirror: _Mirror, trouble: Trouble) -> None:
+        _log.debug("%s: %s: %s", self.name, trouble.cause.value, trouble.detail)
+        self.observer.failed(self.name, trouble.cause.value)
+        if trouble.retry_after is not None and trouble.retry_after > self._patience.longest_pause:
+            mirror.rests_until = trio.current_time() + trouble.retry_after
+            mirror.rests_because = trouble.detail
+
+    def _wait(self, troubles: list[Trouble], attempt: int) -> float | None:
+        """Seconds until the next round, None if there is none."""
+        if attempt + 1 >= self._patience.rounds:
+            return None
+        hopeful = [trouble for trouble in troubles if trouble.rule.again]
+        hints = [trouble.retry_after for trouble in hopeful if trouble.retry_after is not None]
+        if not hopeful or (hints and len(hints) == len(hopeful) and min(hints) > self._patience.longest_pause):
+            return None
+        wait = pause(self._patience, attempt, self._rng)
+        if hints and len(hints) == len(hopeful):
+            wait = max(wait, min(hints))
+        return wait
+
+    def _worst(self, troubles: list[Trouble]) -> Problem:
+        """The trouble to tell of: of the first mirror that said something itself, else of the first."""
+        said = [trouble for trouble in troubles if trouble.cause is not Cause.RESTING] or troubles
+        chosen = said[0]
+        if len(troubles) > 1:
+            detail = "; ".join(trouble.detail for trouble in troubles)
+            chosen = Trouble(chosen.cause, detail, chosen.retry_after)
+        return chosen.problem(self.name)
+
+    # One mirror.
+
+    async def _ask_mirror(self, mirror: _Mirror, ask: Ask) -> Exchange:
+        mirror.breaker.note(Event.ADMITTED, trio.current_time())
+        event = Event.ABANDONED
+        try:
+            exchange = await self._walk(mirror, ask)
+            event = Event.SUCCEEDED
+        except Trouble as error:
+            event = Event.FAILED if error.rule.counts else Event.SUCCEEDED
+            raise
+        except NotFound:
+            event = Event.SUCCEEDED
+            raise
+        finally:
+            mirror.breaker.note(event, trio.current_time())
+        return exchange
+
+    async def _walk(self, mirror: _Mirror, ask: Ask) -> Exchange:
+        url = mirror.url.child(ask.path)
+        seen = {url}
+        trusted = True
+        method = ask.method
+        while True:
+            exchange = await self._authorized(mirror, url, method, ask, trusted=trusted)
+            try:
+                status = exchange.status
+                if status not in _REDIRECT_STATUSES:
+                    if method == "HEAD" and status in (405, 501):
+                        # Some servers have no HEAD; the head of a GET says the same, and its body stays unread.
+                        method = "GET"
+                        await exchange.finish()
+                        continue
+                    self._judge(mirror, url, ask, exchange)
+                    return exchange
+                following = self._follow(url, exchange)
+                await exchange.finish()
+            except BaseException:
+                await exchange.aclose()
+                raise
+            if following in seen:
+                raise Trouble(Cause.REDIRECT, f"{following} redirects to itself, in a circle")
+            if len(seen) > _REDIRECTS:
+                raise Trouble(Cause.REDIRECT, f"{mirror.url.origin} redirects more than {_REDIRECTS} times")
+            seen.add(following)
+            trusted = trusted and keeps_credentials(url.origin, following.origin)
+            _log.debug("%s: %s redirects to %s", self.name, url, following)
+            url = following
+
+    def _follow(self, url: Url, exchange: Exchange) -> Url:
+        location = exchange.headers.get("location")
+        if location is None:
+            raise Trouble(Cause.REDIRECT, f"{url} redirects ({exchange.status}) without saying where")
+        try:
+            following = url.join(location)
+        except ValueError as error:
+            raise Trouble(Cause.REDIRECT, f"{url} redirects to a place that is none: {error}") from None
+        if url.origin.scheme == "https" and following.origin.scheme != "https":
+            raise Trouble(Cause.REDIRECT, f"{url} redirects from https to http ({following}), which is refused")
+        return following
+
+    def _judge(self, mirror: _Mirror, url: Url, ask: Ask, exchange: Exchange) -> None:
+        """Let an answer through, or raise what it is."""
+        status, headers = exchange.status, exchange.headers
+        if status in (404, 410):
+            raise NotFound(f"{self.name}: {mirror.url.origin} answers {status} to {ask.method} {url}")
+        ranged = "range" in ask.headers
+        conditional = "if-none-match" in ask.headers or "if-modified-since" in ask.headers
+        if status == 200 or (status == 206 and ranged) or (status == 304 and conditional):
+            coding = (headers.combined("content-encoding") or "identity").strip().lower()
+            if coding not in ("identity", ""):
+                raise Trouble(Cause.ENCODED, f"{url} is encoded as {coding[:40]!r}, although identity was asked for")
+            return
+        wait = parse_retry_after(headers.get("retry-after"), time.time())
+        hint = "" if wait is None else f", to be asked again in {wait:.0f} s"
+        if status == 401:
+            hint = " (credentials are wrong or missing)"
+        raise status_trouble(status, f"{url.origin} answers {status} to {ask.method} {url}{hint}", wait)
+
+    # Credentials.
+
+    async def _authorized(self, mirror: _Mirror, url: Url, method: str, ask: Ask, *, trusted: bool) -> Exchange:
+        """Send it, and once more with a token if one is wanted; again if that token had just died."""
+        own = ask.headers.get("authorization") if trusted else None
+        credentials = self._credentials if trusted else ANONYMOUS
+        want: Want | None = None
+        authorization = own
+        token = ""
+        if own is None and trusted:
+            authorization, want, token = await self._forehand(mirror, ask)
+        for attempt in range(3):
+            exchange = await self._send(url, method, ask, authorization, trusted=trusted)
+            if exchange.status != 401 or own is not None or attempt == 2:
+                return exchange
+            try:
+                challenges = parse_challenges(exchange.headers.get_all("www-authenticate"))
+                bearer = next((challenge for challenge in challenges if challenge.scheme == "bearer"), None)
+                basic = any(challenge.scheme == "basic" for challenge in challenges)
+                if bearer is not None and bearer.get("realm") and not credentials.token:
+                    fresh = self._tokens.want(bearer, url.origin, credentials, ask.scope)
+                    if want == fresh:
+                        if attempt and bearer.get("error") != "invalid_token":
+                            return exchange  # a new token, and still no: another one will not help
+                        self._tokens.reject(fresh, token)
+                    want = fresh
+                    if trusted:
+                        mirror.remember(ask.scope, want)
+                    await exchange.finish()
+                    token = await self._tokens.get(want)
+                    authorization = f"Bearer {token}"
+                elif basic and credentials.basic is not None and authorization != credentials.basic:
+                    await exchange.finish()
+                    authorization, want, token = credentials.basic, None, ""
+                    mirror.basic = True
+                else:
+                    return exchange
+            except BaseException:
+                await exchange.aclose()
+                raise
+        raise AssertionError("the last attempt returns")
+
+    async def _forehand(self, mirror: _Mirror, ask: Ask) -> tuple[str | None, Want | None, str]:
+        """What to show before being asked: a static token, Basic where it was wanted, a token like the last ones."""
+        if self._credentials.token:
+            return f"Bearer {self._credentials.token}", None, ""
+        if mirror.basic:
+            return self._credentials.basic, None, ""
+        if mirror.realm is None or not ask.scope:
+            return None, None, ""
+        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
+        token = await self._tokens.get(want)
+        return f"Bearer {token}", want, token
+
+    async def _send(self, url: Url, method: str, ask: Ask, authorization: str | None, *, trusted: bool) -> Exchange:
+        fields = ask.headers.without("accept-encoding", "host", "user-agent", "authorization")
+        if not trusted:
+            fields = fields.without(*_SECRETS)
+        headers = (*fields.items, ("user-agent", f"mxart/{mxart.__version__}"), ("accept-encoding", "identity"))
+        if authorization is not None:
+            headers = (*headers, ("authorization", authorization))
+        return await self._exchange(url, method, headers, b"", bulk=ask.bulk)
+
+    async def _exchange(
+        self, url: Url, method: str, headers: tuple[tuple[str, str], ...], body: bytes, *, bulk: bool
+    ) -> Exchange:
+        started = trio.current_time()
+        exchange = await self._pool.ask(method, url.origin, url.target, headers, body=body, bulk=bulk)
+        seconds = trio.current_time() - started
+        self.observer.answered(self.name, exchange.status, seconds)
+        _log.debug("%s: %s %s: %d in %.3f s", self.name, method, url, exchange.status, seconds)
+        remaining = (exchange.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
+        if remaining.isascii() and remaining.isdigit():
+            self.observer.rate_limit(self.name, int(remaining))
+        return exchange
+
+    async def _fetch(
+        self, method: str, url: Url, headers: tuple[tuple[str, str], ...], body: bytes, max_bytes: int
+    ) -> tuple[int, bytes, float | None]:
+        """For the tokens."""
+        headers = (
+            *headers,
+            ("accept", "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", f"mxart/{mxart.__version__}"),
+        )
+        exchange = await self._exchange(url, method, headers, body, bulk=False)
+        try:
+            data = await exchange.read(max_bytes)
+        finally:
+            await exchange.aclose()
+        return exchange.status, data, parse_retry_after(exchange.headers.get("retry-after"), time.time())
+
+
+def _mirror(name: str, text: str) -> _Mirror:
+    try:
+        return _Mirror(text, Url.parse(text.rstrip("/")))
+    except ValueError as error:
+        raise ConfigError(f"repository.{name}: upstream: {error}") from None
