@@ -90,14 +90,19 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         colour = _COLOURS.get(record.levelname, "")
-        text = f"{_time(record.created)[11:23]} {colour}{record.levelname[:4]:4}\x1b[0m {record.getMessage()}"
+        text = f"{_time(record.created)[11:23]} {colour}{record.levelname[:4]:4}\x1b[0m {_visible(record.getMessage())}"
         fields = getattr(record, "fields", None)
         if fields:
-            text += "  \x1b[2m" + " ".join(f"{key}={value}" for key, value in fields.items() if value != "") + "\x1b[0m"
+            told = " ".join(f"{key}={_visible(str(value))}" for key, value in fields.items() if value not in ("", None))
+            text += f"  \x1b[2m{told}\x1b[0m"
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        # A log is text: control characters of a stranger's request must not reach the terminal.
-        return "".join(c if c >= " " or c in "\n\x1b" else repr(c)[1:-1] for c in text)
+            text += "\n" + "\n".join(map(_visible, self.formatException(record.exc_info).splitlines()))
+        return text
+
+
+def _visible(text: str) -> str:
+    """Control characters of a stranger's request must not reach a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def configure(level: Level, fd: int = 2) -> LineSink:

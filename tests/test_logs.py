@@ -1,0 +1,71 @@
+"""Log lines: JSON for machines, nothing lost, nothing that a stranger can use against a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pty
+from collections.abc import Iterator
+
+import pytest
+
+from mxart.logs import LineSink, configure
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    root = logging.getLogger("mxart")
+    before = (root.handlers[:], root.level, root.propagate)
+    yield
+    root.handlers[:], root.level, root.propagate = before
+
+
+def test_an_exchange_is_one_json_object_with_its_fields(restored: None) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines, os.fdopen(writing, "w"):
+        sink = configure("info", writing)
+        logging.getLogger("mxart.exchange").info("GET %s", "/v2/", extra={"fields": {"status": 200}})
+        logging.getLogger("mxart.exchange").debug("not at this level")
+        sink.flush()
+        line = json.loads(lines.readline())
+    assert line["message"] == "GET /v2/"
+    assert line["status"] == 200
+    assert line["level"] == "info"
+
+
+def test_a_warning_is_written_at_once_with_what_came_before(restored: None) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines, os.fdopen(writing, "w"):
+        configure("info", writing)
+        logging.getLogger("mxart").info("first")
+        logging.getLogger("mxart").warning("second")
+        assert [json.loads(lines.readline())["message"] for _ in range(2)] == ["first", "second"]
+
+
+def test_on_a_terminal_lines_are_text_without_a_strangers_control_characters(restored: None) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        sink = configure("info", theirs)
+        logging.getLogger("mxart").info(
+            "GET /\x07\x1b]0;owned\x07", extra={"fields": {"agent": "a\x1b[2Jb", "why": ""}}
+        )
+        sink.flush()
+        text = os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "GET /" in text
+    assert "\x07" not in text
+    assert "\x1b]0" not in text
+    assert "\x1b[2J" not in text
+    assert "why=" not in text
+
+
+def test_a_log_that_nobody_reads_breaks_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    sink = LineSink(writing)
+    sink.write(b"x" * 100_000)
+    sink.write(b"y", at_once=True)
+    os.close(writing)
