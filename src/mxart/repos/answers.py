@@ -1,0 +1,83 @@
+"""From an operation to a response: the one place where what a kind found meets what a client asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import assert_never
+
+from mxart.conditional import respond
+from mxart.digest import Digest
+from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
+from mxart.message import Request, Response
+from mxart.repos.base import Blob, Document, File, Found, Listing, Operation, Repository, Static
+
+
+async def answer(repository: Repository, operation: Operation, request: Request) -> Response:
+    """The response to a parsed request. Raises Problems, to be worded by the repository's format.
+
+    Cancelled: nothing stays open, and a download that has begun goes on.
+    """
+    if isinstance(operation, Static):
+        request.trace.outcome = "static"
+        return operation.response
+    try:
+        return await _ask(repository, operation, request)
+    except Problem as problem:
+        # Upstream does not know the format's word for what it was asked for.
+        problem.subject = problem.subject or operation.subject
+        raise
+
+
+async def _ask(repository: Repository, operation: File | Listing, request: Request) -> Response:
+    match operation:
+        case Document() | Blob():
+            found = await repository.file(operation, request.trace)
+            return respond_with(found, request)
+        case Listing():
+            listed = await repository.listing(operation, request.trace)
+            headers, data = repository.format.render(operation, listed, request.path)
+            extra = (("cache-control", "no-cache"), *((("warning", listed.warning),) if listed.warning else ()))
+            etag = f'"{Digest.of(data).hex[:32]}"'
+            return respond_with(Found(Digest.of(data), len(data), data, headers + extra, etag), request)
+        case _:
+            assert_never(operation)
+
+
+def respond_with(found: Found, request: Request) -> Response:
+    """A found file as the answer to this request; owns `found` from here on. Raises 412 and 416 as Problems."""
+    headers = found.headers
+    if found.validated is not None:
+        headers += (("age", str(max(0, int(time.time() - found.validated)))),)
+    if found.warning:
+        headers += (("warning", found.warning),)
+    content = found.content if found.content is not None else Absent(found.size)
+    response = respond(request, headers, content, etag=found.etag, last_modified=found.last_modified, size=found.size)
+    if response.status == 416:
+        fields = tuple(item for item in response.headers if item[0] == "content-range")
+        raise RangeNotSatisfiable("no part of the range lies within the file", headers=fields)
+    if response.status == 412:
+        raise PreconditionFailed("the file is not the one that the request's condition names")
+    return response
+
+
+class Absent:
+    """A file of which only the length is known: the answer to a HEAD. The wire never reads it."""
+
+    def __init__(self, total: int | None) -> None:
+        self._total = total
+
+    def fileno(self) -> int:
+        raise BodyBroken("only the head of this file is known")
+
+    @property
+    def total(self) -> int | None:
+        return self._total
+
+    def ready(self, offset: int) -> int:
+        raise BodyBroken("only the head of this file is known")
+
+    async def available(self, offset: int) -> int:
+        raise BodyBroken("only the head of this file is known")
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,215 @@
+"""The two protocols of this room: a format and a kind; and the neutral words in which they talk.
+
+A *format* (oci, later go, maven, ...) is synchronous and does no I/O.  It turns a request into an
+`Operation`, says what to ask of an upstream, judges what upstream sent, renders lists and words
+errors.  A *kind* (local, proxy, group) knows where bytes live: it answers an `Operation` for any
+format and never looks inside a path.  Formats times kinds therefore do not multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from mxart.body import Source
+from mxart.digest import Digest
+from mxart.errors import Problem
+from mxart.message import Headers, Response, Trace
+from mxart.upstream.base import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small file that must be whole and checked before anybody sees a byte of it: a manifest, an index.
+
+    `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
+    format's own word for what is asked for, used in errors.  A mutable document is revalidated after
+    the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
+    the name itself tells the digest.
+    """
+
+    package: str
+    path: str
+    subject: str
+    mutable: bool
+    digest: Digest | None = None
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file of any size, streamed while it arrives; its name tells its digest, so it never changes.
+
+    `head` says that only its head is asked for: that must not start a download.
+    """
+
+    package: str
+    path: str
+    subject: str
+    digest: Digest
+    head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A sorted list of names: the versions' tags of a package, or the packages of the repository.
+
+    Wanted are the names after `after` in ASCII order, at most `limit` of them (None: all).  `path` is
+    where a proxy keeps upstream's complete list.
+    """
+
+    package: str
+    path: str
+    subject: str
+    of: Literal["tags", "packages"]
+    after: str = ""
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """An answer that needs no bytes from anywhere, such as the ping of OCI."""
+
+    response: Response
+
+
+File = Document | Blob
+Operation = File | Listing | Static
+_Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent."""
+
+    digest: Digest | None
+    size: int | None
+    media_type: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of upstream's list: its names, and the query that asks for the next one (None: it is the last)."""
+
+    names: tuple[str, ...]
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, ready to be answered with. Who holds it closes `content` if that is a source.
+
+    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `headers` are those
+    of the representation (Content-Type, Cache-Control and the format's own); `last_modified` is an HTTP
+    date or "".  `validated` is when upstream last confirmed it, None where that means nothing.
+    `warning` is the value of a Warning field, "" unless the file is stale (RFC 7234 section 5.5).
+    """
+
+    digest: Digest
+    size: int | None
+    content: bytes | Source | None
+    headers: Headers
+    etag: str
+    last_modified: str = ""
+    validated: float | None = None
+    warning: str = ""
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self.content is not None and not isinstance(self.content, bytes):
+            self.content.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Names in ASCII order, whether there are more after them, and the Warning field's value if they are stale."""
+
+    names: Sequence[str]
+    more: bool
+    warning: str = ""
+
+
+class Format(Protocol):
+    """What is particular to one kind of package. Pure: no I/O, no clock, no state."""
+
+    @property
+    def name(self) -> str: ...
+
+    def parse(self, method: str, path: str, query: str, headers: Headers) -> Operation:
+        """What a request wants. `path` is escaped and lies below the repository's own; so is what it names.
+
+        Raises BadRequest, NotFound, MethodNotAllowed.
+        """
+        ...
+
+    def adopt(self, operation: _Kept) -> _Kept:
+        """The same operation in the names that this repository's upstream uses. Idempotent."""
+        ...
+
+    def ask(self, operation: File, method: str) -> Ask:
+        """The question to upstream. It never depends on who asked us."""
+        ...
+
+    def facts(self, operation: File, headers: Headers) -> Facts:
+        """What the head of upstream's answer says. Raises UpstreamFailed if it cannot be that file."""
+        ...
+
+    def check(self, document: Document, headers: Headers, data: bytes) -> Facts:
+        """Judge a whole document: digest, media type, shape. The digest of the answer is set.
+
+        Raises UpstreamFailed; nothing that fails here is stored.
+        """
+        ...
+
+    def pinned(self, document: Document, digest: Digest) -> Document | None:
+        """The immutable name of the bytes that a mutable document holds now, if the format has one."""
+        ...
+
+    def fields(self, operation: File, digest: Digest, media_type: str) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell a client what it gets, in lower case."""
+        ...
+
+    def ask_page(self, listing: Listing, following: str | None) -> Ask:
+        """The question for upstream's list: its first page, or the one that a Page named."""
+        ...
+
+    def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
+        """Read a page of upstream's list. Raises UpstreamFailed."""
+        ...
+
+    def render(self, listing: Listing, listed: Listed, path: str) -> tuple[Headers, bytes]:
+        """A list as its client wants it; `path` is the request's own, escaped."""
+        ...
+
+    def word(self, problem: Problem) -> Response:
+        """An error the way its client shows it to its user."""
+        ...
+
+
+class Repository(Protocol):
+    """One repository of some kind. Shared by all requests of a worker."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def format(self) -> Format: ...
+
+    def owns(self, package: str) -> bool:
+        """Whether this package is published here, so that no proxy beside it may be asked for it."""
+        ...
+
+    async def file(self, operation: File, trace: Trace) -> Found:
+        """Find a file.
+
+        Raises NotFound only if whoever would know has said so, else the Problem that stood in the
+        way: UpstreamFailed, UpstreamUnavailable, UpstreamTimeout.  Notes the outcome in `trace`.
+        Cancellation leaks nothing and stops no download that has begun.
+        """
+        ...
+
+    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+        """Names, never silently short: stale and marked, or a Problem. Cancellation leaks nothing."""
+        ...

@@ -1,0 +1,220 @@
+"""Documents through a proxy: small, fetched whole, checked, kept; mutable ones revalidated.
+
+A mutable document (a tag) goes through these states: fresh (within the ttl: upstream is not asked);
+old (one HEAD tells whether it still means the same bytes; one GET if not); stale (upstream is in
+trouble: the old copy is served and marked).  Only upstream's own "not found" makes it go away.
+
+Everything that asks upstream happens in a flight: one task a name, whoever waits gets its outcome.  It begins
+by looking at the catalog again, because another worker may have been faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import trio
+
+from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.message import Headers, Trace
+from mxart.repos.base import Document, Facts, Found
+from mxart.repos.flights import Flights
+from mxart.repos.remote import OFFLINE_WARNING, Remote, stale_warning
+from mxart.repos.stock import MAX_DOCUMENT, Known, describe
+from mxart.store.base import FileRecord
+
+# Above this, hashing and parsing leave the loop for a thread.
+_LONG = 512 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    found: Found
+    outcome: Literal["hit", "miss", "revalidated", "stale"]
+
+
+class Documents:
+    """The documents of one proxy repository."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._flights: Flights[_Arrival] = Flights(remote.nursery)
+
+    async def find(self, document: Document, trace: Trace) -> Found:
+        """See Repository.file."""
+        remote = self._remote
+        now = remote.clock()
+        known = remote.shelf.look(document.path)
+        if known is None:
+            remote.refuse_missing(document.path, document.subject, trace)
+        elif (found := await self._fresh(document, known, now)) is not None:
+            trace.outcome = "hit"
+            return found
+        if remote.rules.offline:
+            return await self._offline(document, known, now, trace)
+        work = self._refresh if document.mutable else self._obtain
+        arrival, began = await self._flights.join(document.path, partial(work, document, trace))
+        trace.outcome = arrival.outcome if began or arrival.outcome in ("hit", "stale") else "joined"
+        return arrival.found
+
+    async def _fresh(self, document: Document, known: Known, now: float) -> Found | None:
+        if not document.mutable:
+            return await self._remote.shelf.take(document, known, now)
+        until = known.record.validated + self._remote.rules.ttl
+        # A clock that was set back must not make a tag fresh for years.
+        if now >= until or known.record.validated > now + 60:
+            return None
+        return await self._remote.shelf.take(document, known, now, until)
+
+    async def _offline(self, document: Document, known: Known | None, now: float, trace: Trace) -> Found:
+        found = None
+        if known is not None:
+            hold = now + self._remote.rules.hold
+            found = await self._remote.shelf.take(document, known, now, hold, OFFLINE_WARNING)
+        if found is None:
+            message = f"repository {self._remote.name} is offline, and {document.path} is not kept here"
+            raise UpstreamUnavailable(message, subject=document.subject)
+        trace.outcome = "stale"
+        return found
+
+    async def _refresh(self, document: Document, trace: Trace) -> _Arrival:
+        remote = self._remote
+        now = remote.clock()
+        known = remote.shelf.look(document.path)
+        kept = None
+        if known is not None:
+            if (found := await self._fresh(document, known, now)) is not None:
+                return _Arrival(found, "hit")
+            kept = await remote.shelf.take(document, known, now, until=now)
+        try:
+            if known is not None and kept is not None and await self._unchanged(document, known.record, trace):
+                return _Arrival(await self._confirm(document, known.record, kept), "revalidated")
+            return _Arrival(await self._fetch(document, known, trace), "miss")
+        except NotFound:
+            if known is not None:
+                await remote.stock.catalog.forget_file(remote.name, document.path)
+            await remote.note_missing(document.path)
+            raise
+        except Problem as problem:
+            if known is None or kept is None:
+                raise
+            trace.notes.append(f"stale: {problem.message}")
+            return _Arrival(await self._stale(document, known, kept, problem), "stale")
+
+    async def _unchanged(self, document: Document, record: FileRecord, trace: Trace) -> bool:
+        """One HEAD: does the name still mean these bytes? Without a word from upstream: no."""
+        remote = self._remote
+        async with remote.open(remote.format.ask(document, "HEAD"), trace) as reply:
+            facts = remote.format.facts(document, reply.headers)
+        if facts.digest is not None:
+            return facts.digest == record.digest
+        return bool(facts.etag) and facts.etag == record.etag
+
+    async def _confirm(self, document: Document, record: FileRecord, kept: Found) -> Found:
+        now = self._remote.clock()
+        with self._remote.tolerant(document.path):
+            await self._record(document, replace(record, validated=now))
+        return await self._again(document, now) or replace(kept, validated=now)
+
+    async def _stale(self, document: Document, known: Known, kept: Found, problem: Problem) -> Found:
+        now = self._remote.clock()
+        warning = stale_warning(problem)
+        found = await self._remote.shelf.take(document, known, now, now + self._remote.rules.hold, warning)
+        return found or replace(kept, warning=warning)
+
+    async def _obtain(self, document: Document, trace: Trace) -> _Arrival:
+        """An immutable document that is not kept under this name."""
+        remote = self._remote
+        known = remote.shelf.look(document.path)
+        try:
+            if known is not None:
+                if (found := await remote.shelf.take(document, known, remote.clock())) is not None:
+                    return _Arrival(found, "hit")
+            elif document.digest is not None:
+                data = await remote.stock.blobs.read(document.digest, MAX_DOCUMENT)
+                if data is not None:
+                    return _Arrival(await self._link(document, data, trace), "revalidated")
+            return _Arrival(await self._fetch(document, known, trace), "miss")
+        except NotFound:
+            await remote.note_missing(document.path)
+            raise
+
+    async def _link(self, document: Document, data: bytes, trace: Trace) -> Found:
+        """The bytes are in the store for somebody else: upstream must confirm that this name means them too."""
+        remote = self._remote
+        async with remote.open(remote.format.ask(document, "HEAD"), trace) as reply:
+            remote.format.facts(document, reply.headers)
+            headers, origin = reply.headers, reply.origin
+        facts = await self._check(document, headers, data)
+        return await self._keep(document, facts, data, origin, None)
+
+    async def _fetch(self, document: Document, known: Known | None, trace: Trace) -> Found:
+        remote = self._remote
+        async with remote.open(remote.format.ask(document, "GET"), trace) as reply:
+            if reply.status != 200:
+                raise UpstreamFailed(f"{remote.upstream.name} answered {reply.status} to a question without conditions")
+            data = await remote.read(reply, MAX_DOCUMENT)
+            headers, origin = reply.headers, reply.origin
+        facts = await self._check(document, headers, data)
+        return await self._keep(document, facts, data, origin, known)
+
+    async def _check(self, document: Document, headers: Headers, data: bytes) -> Facts:
+        check = partial(self._remote.format.check, document, headers, data)
+        return await trio.to_thread.run_sync(check) if len(data) > _LONG else check()
+
+    async def _keep(self, document: Document, facts: Facts, data: bytes, origin: str, known: Known | None) -> Found:
+        """Store checked bytes, then their names; answer from there, or from memory if they cannot be kept."""
+        remote = self._remote
+        digest = facts.digest
+        assert digest is not None, "Format.check sets it"
+        now = remote.clock()
+        record = FileRecord(
+            repository=remote.name,
+            package=document.package,
+            path=document.path,
+            digest=digest,
+            size=len(data),
+            media_type=facts.media_type,
+            etag=facts.etag,
+            last_modified=facts.last_modified,
+            origin=origin,
+            created=known.record.created if known is not None and known.record.digest == digest else now,
+            validated=now,
+        )
+        with remote.tolerant(document.path) as attempt:
+            await remote.stock.blobs.put(data, digest)
+            # The immutable name first: a client that learns the digest from the tag asks for it next.
+            pinned = remote.format.pinned(document, digest) if document.mutable else None
+            if pinned is not None and remote.shelf.look(pinned.path) is None:
+                await remote.stock.catalog.put_file(replace(record, path=pinned.path))
+            await self._record(document, record)
+        if not attempt.failed and (found := await self._again(document, now)) is not None:
+            return found
+        return describe(
+            remote.format,
+            document,
+            data,
+            digest=digest,
+            size=len(data),
+            media_type=facts.media_type,
+            last_modified=facts.last_modified,
+            created=record.created,
+            validated=now,
+        )
+
+    async def _record(self, document: Document, record: FileRecord) -> None:
+        catalog = self._remote.stock.catalog
+        if document.tag:
+            await catalog.put_tag(record.repository, record.package, document.tag, record)
+        else:
+            await catalog.put_file(record)
+
+    async def _again(self, document: Document, now: float) -> Found | None:
+        """What the catalog says after a write: it may be another worker's, and then newer."""
+        remote = self._remote
+        known = remote.shelf.look(document.path)
+        if known is None:
+            return None
+        until = known.record.validated + remote.rules.ttl if document.mutable else float("inf")
+        return await remote.shelf.take(document, known, now, until)

@@ -1,0 +1,63 @@
+"""Single-flight: many callers want the same thing done, one task does it, all get its outcome.
+
+The work runs in a nursery of the server's, not in a caller's task: a caller that leaves disturbs
+nobody.  Assignment is synchronous; there is no moment at which two tasks begin the same work.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from mxart.errors import Problem, UpstreamUnavailable
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class _Flight(Generic[_T]):
+    __slots__ = ("done", "problem", "value")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.value: tuple[_T] | None = None
+        self.problem: Problem = UpstreamUnavailable("the server is shutting down", retry_after=5)
+
+
+class Flights(Generic[_T]):
+    """Work under way, by key."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._flights: dict[str, _Flight[_T]] = {}
+
+    async def join(self, key: str, work: Callable[[], Awaitable[_T]]) -> tuple[_T, bool]:
+        """The outcome of `work`, begun unless it is under way already; and whether this call began it.
+
+        Raises the Problem that the work raised (a copy: many tasks raise it).  Cancellation leaves the work running.
+        """
+        flight = self._flights.get(key)
+        began = flight is None
+        if flight is None:
+            flight = self._flights[key] = _Flight()
+            self._nursery.start_soon(self._fly, key, flight, work)
+        await flight.done.wait()
+        if flight.value is None:
+            raise copy.copy(flight.problem)
+        return flight.value[0], began
+
+    async def _fly(self, key: str, flight: _Flight[_T], work: Callable[[], Awaitable[_T]]) -> None:
+        try:
+            flight.value = (await work(),)
+        except Problem as problem:
+            flight.problem = problem
+        except Exception:  # noqa: BLE001 a fault must not end the server; logged, and the waiters get a 500
+            _log.exception("unexpected error at work on %s", key)
+            flight.problem = Problem("an unexpected error; the server's log has it")
+        finally:
+            del self._flights[key]
+            flight.done.set()

@@ -1,0 +1,122 @@
+"""The kind `group`: several repositories under one name, nested to any depth.
+
+A package that a member owns, because it is published there, is asked of its owners only: no upstream
+can put its own bytes under a name of the team's.  For any other package the members are asked in
+order and the first that has it answers.  "Not found" is said only if every member said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mxart.errors import ConfigError, NotFound, Problem
+from mxart.message import Trace
+from mxart.repos.base import File, Format, Found, Listed, Listing, Repository
+
+
+def building_order(groups: Mapping[str, Sequence[str]], others: Iterable[str]) -> tuple[str, ...]:
+    """The groups in an order in which each comes after the groups among its members.
+
+    Raises ConfigError, naming the chain, for a group that contains itself, and for an unknown member.
+    """
+    done: dict[str, None] = {}
+    known = {*groups, *others}
+
+    def visit(name: str, chain: tuple[str, ...]) -> None:
+        if name in chain:
+            raise ConfigError("members go round: " + " → ".join((*chain[chain.index(name) :], name)))
+        if name not in known:
+            raise ConfigError(f"there is no repository {name}, a member in " + " → ".join((*chain, name)))
+        if name in groups and name not in done:
+            for member in groups[name]:
+                visit(member, (*chain, name))
+            done[name] = None
+
+    for name in groups:
+        visit(name, ())
+    return tuple(done)
+
+
+class Group:
+    """A repository made of others, in order."""
+
+    def __init__(self, name: str, format: Format, members: Sequence[Repository]) -> None:  # noqa: A002 the word of the house
+        if not members:
+            raise ConfigError(f"group {name} has no members")
+        self.name = name
+        self.format = format
+        self._members = tuple(members)
+        _refuse_cycle(self, ())
+
+    @property
+    def members(self) -> tuple[Repository, ...]:
+        """In the order in which they are asked."""
+        return self._members
+
+    def owns(self, package: str) -> bool:
+        return any(member.owns(package) for member in self._members)
+
+    def _candidates(self, package: str) -> Sequence[Repository]:
+        owners = [member for member in self._members if member.owns(package)]
+        return owners or self._members
+
+    async def file(self, operation: File, trace: Trace) -> Found:
+        absent: NotFound | None = None
+        failure: Problem | None = None
+        for member in self._candidates(operation.package):
+            try:
+                return await member.file(operation, trace)
+            except NotFound as problem:
+                absent = _closer(absent, problem, operation.subject)
+            except Problem as problem:
+                failure = failure or problem
+                trace.notes.append(f"{member.name}: {problem.message}")
+        if failure is not None:
+            raise failure
+        assert absent is not None, "a group has members"
+        raise absent
+
+    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+        """The union. One member that fails without an old list to show fails it all: never silently short."""
+        if operation.of == "packages":
+            candidates: Sequence[Repository] = self._members
+        else:
+            candidates = self._candidates(operation.package)
+        names: set[str] = set()
+        found = more = False
+        warning = ""
+        absent: NotFound | None = None
+        outcomes: set[str] = set()
+        for member in candidates:
+            try:
+                part = await member.listing(operation, trace)
+            except NotFound as problem:
+                absent = _closer(absent, problem, operation.subject)
+                continue
+            found = True
+            names.update(part.names)
+            more = more or part.more
+            warning = warning or part.warning
+            outcomes.add(trace.outcome)
+        if not found:
+            assert absent is not None, "a group has members"
+            raise absent
+        trace.outcome = next((outcome for outcome in ("stale", "miss", "joined") if outcome in outcomes), trace.outcome)
+        merged = sorted(names)
+        if operation.limit is not None and len(merged) > operation.limit:
+            return Listed(merged[: operation.limit], more=True, warning=warning)
+        # Each member gave its first names after the mark, so this many of the union are right.
+        return Listed(merged, more=more, warning=warning)
+
+
+def _closer(seen: NotFound | None, new: NotFound, subject: str) -> NotFound:
+    """The refusal that says most: one about the thing itself rather than about its package."""
+    return new if seen is None or (seen.subject != subject and new.subject == subject) else seen
+
+
+def _refuse_cycle(repository: Repository, chain: tuple[str, ...]) -> None:
+    if repository.name in chain:
+        raise ConfigError("members go round: " + " → ".join((*chain[chain.index(repository.name) :], repository.name)))
+    if isinstance(repository, Group):
+        for member in repository.members:
+            _refuse_cycle(member, (*chain, repository.name))

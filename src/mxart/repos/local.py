@@ -1,0 +1,73 @@
+"""The kind `local`: what was published here, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mxart.errors import NotFound, Problem
+from mxart.message import Trace
+from mxart.repos.base import File, Format, Found, Listed, Listing
+from mxart.repos.stock import Shelf, Stock
+
+_STEP = 1000
+
+
+class Local:
+    """A repository that is its own truth."""
+
+    def __init__(
+        self,
+        name: str,
+        format: Format,  # noqa: A002 the word of the house
+        stock: Stock,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.format = format
+        self._stock = stock
+        self._clock = clock
+        self._shelf = Shelf(name, format, stock)
+
+    def owns(self, package: str) -> bool:
+        return self._stock.catalog.has_package(self.name, package)
+
+    async def file(self, operation: File, trace: Trace) -> Found:
+        trace.outcome = "local"
+        now = self._clock()
+        found = self._shelf.remembered(operation.path, now)
+        if found is not None:
+            return found
+        known = self._shelf.look(operation.path)
+        if known is None:
+            if not self.owns(operation.package):
+                raise NotFound(f"{self.name} has no {operation.package}", subject="name")
+            raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
+        found = await self._shelf.take(operation, known, now)
+        if found is None:
+            # Published, and lost: anything but "not found" (that would be a lie that builds act on).
+            raise Problem(f"the bytes of {operation.path} are missing from the store", subject=operation.subject)
+        return found
+
+    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+        trace.outcome = "local"
+        if operation.of == "tags" and not self.owns(operation.package):
+            raise NotFound(f"{self.name} has no {operation.package}", subject="name")
+        names: list[str] = []
+        after = operation.after
+        while True:
+            # One more than wanted tells whether there are more.
+            step = _STEP if operation.limit is None else min(_STEP, operation.limit + 1 - len(names))
+            part = self._part(operation, after, step)
+            names += part
+            if len(part) < step:
+                return Listed(names, more=False)
+            if operation.limit is not None and len(names) > operation.limit:
+                return Listed(names[: operation.limit], more=True)
+            after = part[-1]
+
+    def _part(self, operation: Listing, after: str, limit: int) -> list[str]:
+        catalog = self._stock.catalog
+        if operation.of == "packages":
+            return catalog.packages(self.name, after, limit)
+        return [version.name for version in catalog.tags(self.name, operation.package, after, limit)]

@@ -1,0 +1,238 @@
+"""The format `oci`: the registry API of distribution-spec 1.1 and Docker's Registry HTTP API V2, for reading.
+
+Paths within a repository are the API's own without `/v2/`: `library/alpine/manifests/3.20`,
+`library/alpine/blobs/sha256:...`, `library/alpine/tags/list`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+
+from mxart.body import Body
+from mxart.digest import Digest
+from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, UpstreamFailed
+from mxart.message import Headers, Response
+from mxart.repos.base import Blob, Document, Facts, File, Listed, Listing, Operation, Page, Static
+from mxart.repos.oci import media
+from mxart.repos.oci.errors import VERSION, word
+from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
+from mxart.upstream.base import Ask
+
+_Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
+
+_READS = ("GET", "HEAD")
+_ALLOW = (("allow", "GET, HEAD"),)
+# The last marker splits: a name may itself hold a component "manifests" or "blobs".
+_FILE = re.compile(r"(.*)/(manifests|blobs)/([^/]*)\Z", re.DOTALL)
+# A longest path that can mean something: name, marker, sha512 digest; some escapes.
+_MAX_PATH = 2048
+_CATALOG_PAGE = 1000
+
+_PING = Response(
+    200, Headers((("content-type", "application/json"), ("cache-control", "no-cache"), VERSION)), Body((b"{}",))
+)
+_JSON = "application/json"
+
+
+class _TagList(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+_tag_list = msgspec.json.Decoder(_TagList)
+
+
+class Oci:
+    """See repos.base.Format. `upstreams` are the mirrors' URLs; they decide whether `alpine` is `library/alpine`."""
+
+    name = "oci"
+
+    def __init__(self, upstreams: Iterable[str] = ()) -> None:
+        self._library = is_docker_hub(upstreams)
+
+    # requests
+
+    def parse(self, method: str, path: str, query: str, headers: Headers) -> Operation:
+        """`path` begins with `/v2/`; the query parameter `ns` is the router's and ignored here."""
+        if len(path) > _MAX_PATH:
+            raise BadRequest("the path is longer than any name can be", subject="name")
+        if not path.startswith("/v2/") and path != "/v2":
+            raise NotFound("the registry API is below /v2/", subject="route")
+        if method not in _READS:
+            raise MethodNotAllowed(f"{shown(method)} is not supported here", subject="route", headers=_ALLOW)
+        below = unescape(path[4:])
+        if not below:
+            return Static(_PING)
+        if below == "_catalog":
+            after, limit = _paging(query)
+            limit = _CATALOG_PAGE if limit is None else min(limit, _CATALOG_PAGE)
+            return Listing("", "_catalog", "list", "packages", after, limit)
+        if below.endswith("/tags/list"):
+            name = check_name(below.removesuffix("/tags/list"))
+            after, limit = _paging(query)
+            return Listing(name, f"{name}/tags/list", "name", "tags", after, limit)
+        match = _FILE.match(below)
+        if match is None:
+            raise NotFound(f"the registry API has no {shown(path)} for reading", subject="route")
+        name = check_name(match[1])
+        if match[2] == "blobs":
+            digest = check_digest(match[3])
+            return Blob(name, f"{name}/blobs/{digest}", "blob", digest, head=method == "HEAD")
+        reference = match[3]
+        if ":" in reference:
+            return _manifest(name, check_digest(reference))
+        if not is_tag(reference):
+            raise BadRequest(f"{shown(reference)} is neither a tag nor a digest", subject="reference")
+        return Document(name, f"{name}/manifests/{reference}", "manifest", mutable=True, tag=reference)
+
+    def adopt(self, operation: _Kept) -> _Kept:
+        package = operation.package
+        if not self._library or "/" in package or not package:
+            return operation
+        return replace(operation, package=f"library/{package}", path=f"library/{operation.path}")
+
+    # upstream
+
+    def ask(self, operation: File, method: str) -> Ask:
+        fields = [("accept-encoding", "identity")]
+        if isinstance(operation, Document):
+            fields.append(("accept", media.ACCEPT))
+        return Ask(method, f"v2/{operation.path}", Headers(fields), _scope(operation.package))
+
+    def facts(self, operation: File, headers: Headers) -> Facts:
+        content_type = headers.get("content-type")
+        declared = _declared_digest(headers)
+        if isinstance(operation, Blob):
+            if declared is None:
+                media.refuse_page(content_type)
+            media_type = media.BLOB
+        else:
+            media.refuse_page(content_type)
+            media_type = media.essence(content_type)
+        wanted = operation.digest
+        if wanted is not None and declared is not None and declared.algorithm == wanted.algorithm:
+            _same(declared, wanted, operation.subject)
+        length = headers.get("content-length")
+        return Facts(
+            digest=declared or wanted,
+            size=int(length) if length is not None and length.isdigit() and len(length) < 19 else None,
+            media_type=media_type,
+            etag=headers.get("etag") or "",
+            last_modified=headers.get("last-modified") or "",
+        )
+
+    def check(self, document: Document, headers: Headers, data: bytes) -> Facts:
+        media_type = media.manifest_type(headers.get("content-type"), data)
+        # A tag's bytes are named by the digest that upstream names them by, if we can compute that.
+        claimed = document.digest or (None if media.is_legacy(media_type) else _declared_digest(headers))
+        digest = Digest.of(data, claimed.algorithm if claimed is not None else "sha256")
+        if claimed is not None:
+            _same(digest, claimed, document.subject)
+        return Facts(
+            digest=digest,
+            size=len(data),
+            media_type=media_type,
+            etag=headers.get("etag") or "",
+            last_modified=headers.get("last-modified") or "",
+        )
+
+    def pinned(self, document: Document, digest: Digest) -> Document | None:
+        return _manifest(document.package, digest)
+
+    def ask_page(self, listing: Listing, following: str | None) -> Ask:
+        # No `n`: some registries refuse one above their limit, all of them page by Link.
+        path = f"v2/{listing.path}" + (f"?{following}" if following else "")
+        fields = Headers((("accept", _JSON), ("accept-encoding", "identity")))
+        return Ask("GET", path, fields, _scope(listing.package))
+
+    def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
+        try:
+            tags = _tag_list.decode(data).tags
+        except msgspec.MsgspecError:
+            raise UpstreamFailed("upstream's answer is not a list of tags", subject="name") from None
+        return Page(tuple(tags or ()), _following(headers.get_all("link")))
+
+    # answers
+
+    def fields(self, operation: File, digest: Digest, media_type: str) -> tuple[tuple[str, str], ...]:
+        return (
+            ("content-type", media_type or media.BLOB),
+            ("docker-content-digest", str(digest)),
+            VERSION,
+            # A blob is a stranger's bytes: no browser may guess that it is a page.
+            ("x-content-type-options", "nosniff"),
+        )
+
+    def render(self, listing: Listing, listed: Listed, path: str) -> tuple[Headers, bytes]:
+        """The name and the link to the next page are the caller's own, with any prefix of the router's."""
+        fields = [("content-type", _JSON), VERSION]
+        if listed.more and listed.names and listing.limit:
+            following = f"{path}?n={listing.limit}&last={quote(listed.names[-1], safe='')}"
+            fields.append(("link", f'<{following}>; rel="next"'))
+        if listing.of == "packages":
+            return Headers(fields), msgspec.json.encode({"repositories": listed.names})
+        name = unescape(path).removeprefix("/v2/").removesuffix("/tags/list")
+        return Headers(fields), msgspec.json.encode({"name": name, "tags": listed.names})
+
+    def word(self, problem: Problem) -> Response:
+        return word(problem)
+
+
+def _manifest(name: str, digest: Digest) -> Document:
+    return Document(name, f"{name}/manifests/{digest}", "manifest", mutable=False, digest=digest)
+
+
+def _scope(name: str) -> str:
+    return f"repository:{name}:pull"
+
+
+def _paging(query: str) -> tuple[str, int | None]:
+    """`last` and `n` of a list (distribution-spec, "Listing Tags"); other parameters mean nothing here."""
+    if not query:
+        return "", None
+    try:
+        fields = parse_qs(query, keep_blank_values=True, max_num_fields=32, errors="strict")
+    except ValueError:
+        raise BadRequest("the query cannot be read", subject="page") from None
+    last = fields.get("last", [""])[0]
+    text = fields.get("n", [""])[0]
+    if not text:
+        return last, None
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise BadRequest(f"n={shown(text)} is not a number of entries", subject="page")
+    return last, int(text)
+
+
+def _declared_digest(headers: Headers) -> Digest | None:
+    """Docker-Content-Digest, where it is one that we can compute."""
+    text = headers.get("docker-content-digest")
+    if text is None:
+        return None
+    try:
+        return Digest.parse(text)
+    except ValueError:
+        return None
+
+
+def _same(digest: Digest, wanted: Digest, subject: str) -> None:
+    if digest != wanted:
+        raise UpstreamFailed(f"upstream sent {digest} for {wanted}", subject=subject)
+
+
+_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^,;"]+(?:"[^"]*")?)*)')
+
+
+def _following(links: list[str]) -> str | None:
+    """The query of the next page (RFC 8288), None on the last one.
+
+    Only the query: the next page is at the same place, whatever host upstream believes to have.
+    """
+    for target, parameters in _LINK.findall(", ".join(links)):
+        if re.search(r';\s*rel\s*=\s*"?\s*next\b', parameters, re.IGNORECASE):
+            return quote(urlsplit(target).query, safe="=&%+-._~:/?@!$'()*,;")
+    return None

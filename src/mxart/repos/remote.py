@@ -1,0 +1,136 @@
+"""What the parts of a proxy repository share: upstream, the store, the rules of time, and the words about trouble."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from mxart.errors import NotFound, Problem, StorageFull, UpstreamFailed, UpstreamUnavailable
+from mxart.message import Trace
+from mxart.repos.base import Format
+from mxart.repos.stock import Shelf, Stock
+from mxart.store.base import FileRecord, Origin
+from mxart.upstream.base import Ask, Reply, Upstream
+
+_log = logging.getLogger(__name__)
+
+# How long a stale copy is served without asking a failing upstream again, in seconds; never longer than the ttl.
+_HOLD = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How long upstream's word holds, in seconds; `offline`: it is never asked."""
+
+    ttl: float = 300.0
+    negative_ttl: float = 60.0
+    offline: bool = False
+
+    @property
+    def hold(self) -> float:
+        """How long a failure to revalidate is not tried again."""
+        return min(self.ttl, _HOLD)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One upstream as a repository sees it."""
+
+    name: str
+    format: Format
+    upstream: Upstream
+    stock: Stock
+    shelf: Shelf
+    nursery: trio.Nursery
+    origin: Callable[[Ask], Origin]
+    rules: Rules = field(default_factory=Rules)
+    clock: Callable[[], float] = time.time
+
+    @asynccontextmanager
+    async def open(self, ask: Ask, trace: Trace) -> AsyncIterator[Reply]:
+        """`Upstream.open`, noted in the trace of whoever caused it. Raises UpstreamUnavailable when offline."""
+        if self.rules.offline:
+            raise UpstreamUnavailable(f"repository {self.name} is offline, and this is not kept here")
+        trace.upstream_requests += 1
+        started = time.perf_counter()
+        try:
+            async with self.upstream.open(ask) as reply:
+                yield reply
+        finally:
+            trace.upstream_seconds += time.perf_counter() - started
+
+    async def read(self, reply: Reply, limit: int) -> bytes:
+        """A small body whole. Raises UpstreamFailed past `limit`, and as Reply.receive does."""
+        declared = reply.headers.get("content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            raise UpstreamFailed(f"{self.upstream.name} sends {declared} bytes where at most {limit} make sense")
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await reply.receive():
+            size += len(chunk)
+            if size > limit:
+                raise UpstreamFailed(f"{self.upstream.name} sends more than {limit} bytes where fewer make sense")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def refuse_missing(self, path: str, subject: str, trace: Trace) -> None:
+        """Raise NotFound if upstream said so lately."""
+        if self.stock.catalog.missing(self.name, path, self.clock()):
+            trace.outcome = "negative"
+            raise NotFound(f"{self.upstream.name} has no {path}", subject=subject)
+
+    async def note_missing(self, path: str) -> None:
+        """Remember that upstream says it has no such file."""
+        if self.rules.negative_ttl > 0:
+            with self.tolerant(path):
+                await self.stock.catalog.put_missing(self.name, path, self.clock() + self.rules.negative_ttl)
+
+    async def put(self, record: FileRecord) -> None:
+        """Record a name unless it is there already with the same bytes."""
+        known = self.stock.catalog.file(self.name, record.path)
+        if known is None or known.digest != record.digest or known.validated < record.validated:
+            await self.stock.catalog.put_file(record)
+
+    def tolerant(self, path: str) -> Tolerant:
+        """A context in which a full disk is logged and otherwise ignored: the client gets its bytes all the same."""
+        return Tolerant(self.name, path)
+
+
+class Tolerant:
+    """Swallows StorageFull, loudly. `failed` tells whether it did."""
+
+    __slots__ = ("_name", "_path", "failed")
+
+    def __init__(self, name: str, path: str) -> None:
+        self._name = name
+        self._path = path
+        self.failed = False
+
+    def __enter__(self) -> Tolerant:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, StorageFull):
+            self.failed = True
+            _log.warning("%s: %s is served but not kept: %s", self.name, self._path, error.message)
+            return True
+        return False
+
+    @property
+    def name(self) -> str:
+        """The repository's."""
+        return self._name
+
+
+def stale_warning(problem: Problem) -> str:
+    """A Warning field's value that says why the copy is stale (RFC 7234 sections 5.5.1 and 5.5.2)."""
+    text = "".join(char if " " <= char <= "~" and char not in '"\\' else "?" for char in problem.message)
+    return f'111 - "Revalidation Failed: {text[:300]}"'
+
+
+OFFLINE_WARNING = '110 - "Response is Stale: the repository is offline"'

@@ -1,0 +1,191 @@
+"""Where the kinds keep things: blobs, their names, and the small files that are served from memory.
+
+`Memory` remembers finished answers of small files, whole.  An answer is valid while the catalog's
+generation has not moved and its own time has not run out; after a move of the generation only the
+name is looked up again, and the bytes are used further if it still means the same digest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from email.utils import formatdate, parsedate_to_datetime
+
+from mxart.body import Source
+from mxart.digest import Digest
+from mxart.message import Headers
+from mxart.repos.base import Document, File, Format, Found
+from mxart.store.base import Blobs, Catalog, FileRecord, Transfers
+
+# Above this a document is refused; registries must take 4 MiB (distribution-spec, "Pushing Manifests").
+MAX_DOCUMENT = 8 << 20
+# A file up to this size is remembered whole.
+SMALL = 64 << 10
+# A remembered file's last use is told to the catalog this often, in seconds.
+_NOTE_USE = 60.0
+_ENTRY_COST = 1024
+_FOREVER = float("inf")
+
+
+@dataclass(slots=True)
+class _Entry:
+    found: Found
+    data: bytes
+    generation: int
+    until: float
+    noted: float
+
+
+class Memory:
+    """Small files in memory, least recently used out first. One for all repositories of a worker."""
+
+    def __init__(self, max_bytes: int = 32 << 20) -> None:
+        self._max = max_bytes
+        self._held = 0
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+
+    def get(self, key: tuple[str, str]) -> _Entry | None:
+        """An entry, whether it is still valid or not."""
+        return self._entries.get(key)
+
+    def touch(self, key: tuple[str, str]) -> None:
+        """Make an entry the most recently used."""
+        self._entries.move_to_end(key)
+
+    def put(self, key: tuple[str, str], entry: _Entry) -> None:
+        """Remember, and forget what no longer fits."""
+        self.drop(key)
+        self._entries[key] = entry
+        self._held += len(entry.data) + _ENTRY_COST
+        while self._held > self._max:
+            _, oldest = self._entries.popitem(last=False)
+            self._held -= len(oldest.data) + _ENTRY_COST
+
+    def drop(self, key: tuple[str, str]) -> None:
+        """Forget."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._held -= len(entry.data) + _ENTRY_COST
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """The parts of the store that a repository uses."""
+
+    blobs: Blobs
+    transfers: Transfers
+    catalog: Catalog
+    memory: Memory = field(default_factory=Memory)
+
+
+def describe(
+    format: Format,  # noqa: A002 the word of the house
+    operation: File,
+    content: bytes | Source | None,
+    *,
+    digest: Digest,
+    size: int | None,
+    media_type: str,
+    last_modified: str,
+    created: float,
+    validated: float | None,
+    warning: str = "",
+) -> Found:
+    """A file with the header fields that it is answered with."""
+    mutable = isinstance(operation, Document) and operation.mutable
+    control = "no-cache" if mutable else "max-age=31536000, immutable"
+    return Found(
+        digest=digest,
+        size=size,
+        content=content,
+        headers=Headers.lowered((*format.fields(operation, digest, media_type), ("cache-control", control))),
+        etag=f'"{digest}"',
+        last_modified=_http_date(last_modified, created),
+        validated=validated if mutable else None,
+        warning=warning,
+    )
+
+
+def _http_date(upstream: str, created: float) -> str:
+    """Upstream's date where it is one, else when the bytes were first seen here."""
+    if upstream:
+        try:
+            return formatdate(parsedate_to_datetime(upstream).timestamp(), usegmt=True)
+        except (ValueError, OverflowError):
+            pass  # not a date: ours will do
+    return formatdate(created, usegmt=True) if created else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A name's record, and the catalog's generation in which it was read."""
+
+    record: FileRecord
+    generation: int
+
+
+class Shelf:
+    """What one repository keeps: looks up, opens, remembers."""
+
+    def __init__(self, repository: str, format: Format, stock: Stock) -> None:  # noqa: A002 as above
+        self._repository = repository
+        self._format = format
+        self._stock = stock
+
+    def remembered(self, path: str, now: float) -> Found | None:
+        """A valid answer from memory: the fast path, a few microseconds."""
+        key = (self._repository, path)
+        memory = self._stock.memory
+        entry = memory.get(key)
+        if entry is None or now >= entry.until or entry.generation != self._stock.catalog.generation():
+            return None
+        memory.touch(key)
+        if now - entry.noted > _NOTE_USE:
+            entry.noted = now
+            self._stock.catalog.used(self._repository, path, now)
+        return entry.found
+
+    def look(self, path: str) -> Known | None:
+        """What the name means, if it is known here."""
+        # The generation first: what changes after it must make a remembered answer invalid.
+        generation = self._stock.catalog.generation()
+        record = self._stock.catalog.file(self._repository, path)
+        return None if record is None else Known(record, generation)
+
+    async def take(
+        self, operation: File, known: Known, now: float, until: float = _FOREVER, warning: str = ""
+    ) -> Found | None:
+        """Open what a name means; None if its bytes are not here (any more).
+
+        It is remembered until `until`.  A document's content is always bytes.
+        """
+        record = known.record
+        key = (self._repository, operation.path)
+        entry = self._stock.memory.get(key)
+        content: bytes | Source | None
+        if entry is not None and entry.found.digest == record.digest:
+            content = entry.data
+        elif isinstance(operation, Document):
+            content = await self._stock.blobs.read(record.digest, MAX_DOCUMENT)
+        elif record.size <= SMALL:
+            content = await self._stock.blobs.read(record.digest, SMALL)
+        else:
+            content = self._stock.blobs.open(record.digest)
+        if content is None:
+            return None
+        found = describe(
+            self._format,
+            operation,
+            content,
+            digest=record.digest,
+            size=len(content) if isinstance(content, bytes) else content.total,
+            media_type=record.media_type,
+            last_modified=record.last_modified,
+            created=record.created,
+            validated=record.validated if record.origin else None,
+            warning=warning,
+        )
+        self._stock.catalog.used(self._repository, operation.path, now)
+        if isinstance(content, bytes) and len(content) <= SMALL * 16 and until > now:
+            self._stock.memory.put(key, _Entry(found, content, known.generation, until, now))
+        return found
