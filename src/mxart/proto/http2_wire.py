@@ -1,0 +1,403 @@
+"""The frames of one HTTP/2 connection: bytes in, events out; answers in, bytes out. No I/O.
+
+Theory of operation.  h2 is the judge of the protocol: every frame goes through its state machines,
+its windows, its settings.  This subclass changes four things, each for a reason:
+
+1. Frames are cut here and given to h2 one at a time.  So the events before a broken frame are not
+   lost, a frame that is too long is refused at its head instead of after 16 MiB, and every frame
+   can be charged to the flood meter before it costs.
+2. HEADERS of new streams are judged by `http2_head`: what is wrong with a request is an error of
+   the stream (RFC 9113 section 8.1.1), where h2 would end the connection; and what a block means
+   may be remembered (`hpack_memo`).  A stream too many is refused (section 5.1.2), not fatal.
+3. HEADERS and DATA of answers are written without building frame objects; their states and windows
+   are still h2's.
+4. GOAWAY, sent or received, ends nothing by itself (section 6.8): existing streams go on.  h2 would
+   close.
+
+Whatever raises here leaves a GOAWAY in the output: flush it and close.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event, StreamReset, TrailersReceived
+from h2.exceptions import ProtocolError, StreamClosedError
+from h2.frame_buffer import FrameBuffer
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamClosedBy, StreamInputs
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, WindowUpdateFrame
+
+from mxart.message import Headers
+from mxart.proto.hpack_memo import BlockReader, BlockWriter
+from mxart.proto.http2_flood import Cost, FloodMeter
+from mxart.proto.http2_head import Fields, Head, Malformed, Refused, judge_trailers, read_head, response_fields
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+STREAM_WINDOW = 128 << 10  # bytes of a request's body that wait for its handler
+CONNECTION_WINDOW = 1 << 20  # and of all bodies of a connection together: that is all it can make us hold
+_CONTINUATIONS = 32  # frames that one header block may be cut into
+_REMEMBERED = 1024  # closed streams, whose late frames are told from nonsense
+
+_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(10)
+_ACK = _END_STREAM = 0x1
+_END_HEADERS = 0x4
+_PADDED = 0x8
+_HEAD = Struct(">BHBBL")  # length in two parts, type, flags, stream
+
+
+class Flooded(ProtocolError):
+    """The peer used up one of its allowances."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class CompressionError(ProtocolError):
+    """A header block cannot be decoded; the tables have parted for good (RFC 9113 section 4.3)."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+@dataclass(slots=True)
+class Opened(Event):
+    """A request began. `ended`: and is whole."""
+
+    stream_id: int
+    head: Head | Refused
+    ended: bool
+
+
+@dataclass(slots=True)
+class Left(Event):
+    """The peer sent GOAWAY: it will open no more streams."""
+
+    error_code: int
+
+
+class Wire(H2Connection):
+    """The server's side of one connection.
+
+    `header_bytes` is SETTINGS_MAX_HEADER_LIST_SIZE, `streams` SETTINGS_MAX_CONCURRENT_STREAMS, `now`
+    the time by the caller's clock, in seconds.
+    """
+
+    def __init__(self, header_bytes: int, streams: int, now: float) -> None:
+        super().__init__(
+            H2Configuration(
+                client_side=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.meter = FloodMeter(now)
+        self.highest_answered = 2**31 - 1  # streams above it came after the GOAWAY that names it
+        self._now = now
+        self._header_bytes = header_bytes
+        self._input = bytearray()
+        self._preface = PREFACE
+        self._greeted = False
+        self._block_bytes = 0  # of a header block that CONTINUATION frames go on with
+        self._block_frames = 0
+        self._closed_streams: dict[int, StreamClosedBy | None] = {}
+        self.incoming_buffer = FrameBuffer(server=False)  # the preface is taken off here
+        self.local_settings = Settings(
+            client=False,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.MAX_CONCURRENT_STREAMS: streams,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_HEADER_LIST_SIZE: header_bytes,
+            },
+        )
+        # A list that is a little too large is decoded, so that it can be answered (431); at twice the size the
+        # decoder stops in the middle, and the connection with it: that also bounds what a small block inflates to.
+        self.decoder.max_header_list_size = 2 * header_bytes
+        self._reader: BlockReader[Head | Malformed | Refused] = BlockReader(self.decoder, self._judge)
+        self._writer: BlockWriter[tuple[int, Headers, int | None, str]] = BlockWriter(self.encoder)
+        self.initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW - 65535)
+
+    # Input
+
+    def receive(self, data: bytes, now: float) -> Iterator[Event]:
+        """The events of some bytes, frame by frame. Raises ProtocolError when the connection must end."""
+        self._now = now
+        if self._preface:
+            data = self._take_preface(data)
+        self._input += data
+        try:
+            while (events := self._cut()) is not None:
+                for event in events:
+                    yield event
+                    if isinstance(event, StreamReset) and not event.remote_reset:
+                        self.charge(Cost.PROVOKED)
+        except ProtocolError as error:
+            if self.state_machine.state is not ConnectionState.CLOSED:
+                self._terminate_connection(error.error_code)
+            raise
+
+    def _take_preface(self, data: bytes) -> bytes:
+        count = min(len(self._preface), len(data))
+        if data[:count] != self._preface[:count]:
+            self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
+            raise ProtocolError("this is no HTTP/2 client: wrong preface")
+        self._preface = self._preface[count:]
+        return data[count:]
+
+    def _cut(self) -> list[Event] | None:
+        """The events of the next frame; None when it is not whole yet."""
+        data = self._input
+        if len(data) < 9:
+            return None
+        high, low, kind, flags, stream_id = _HEAD.unpack_from(data)
+        length = high << 16 | low
+        if length > self.max_inbound_frame_size:
+            raise _too_long(length)
+        end = 9 + length
+        if len(data) < end:
+            return None
+        in_block = self._block_frames > 0
+        self._charge(kind, flags, length)
+        if kind == _HEADERS and flags & ~_END_STREAM == _END_HEADERS and not in_block:
+            stream_id &= 0x7FFFFFFF
+            if stream_id not in self.streams:
+                block = bytes(data[9:end])
+                del data[:end]
+                return self._opened(stream_id, block, bool(flags & _END_STREAM))
+        frame = bytes(data[:end])
+        del data[:end]
+        return self.receive_data(frame)
+
+    def _charge(self, kind: int, flags: int, length: int) -> None:
+        """Account for a frame before it is looked at. Raises Flooded."""
+        cost: Cost | None = None
+        if not self._greeted:
+            if kind != _SETTINGS or flags & _ACK:
+                raise ProtocolError("the first frame is not SETTINGS")  # RFC 9113 section 3.4
+            self._greeted = True
+        match kind:
+            case 0:  # DATA
+                if length == 0 and not flags & _END_STREAM:
+                    cost = Cost.EMPTY
+            case 1 | 9:  # HEADERS, CONTINUATION
+                if length == 0:
+                    cost = Cost.EMPTY
+                self._charge_block(flags, length)
+            case 8:  # WINDOW_UPDATE
+                cost = Cost.WINDOW
+            case 3:  # RST_STREAM
+                cost = Cost.CANCELLED
+            case 4:  # SETTINGS
+                cost = None if flags & _ACK else Cost.SETTINGS
+            case 6:  # PING
+                cost = Cost.PING
+            case _:  # PRIORITY, PUSH_PROMISE, GOAWAY, unknown
+                cost = Cost.IDLE
+        if cost is not None:
+            self.charge(cost)
+
+    def charge(self, cost: Cost) -> None:
+        """Spend one of an allowance. Raises Flooded."""
+        if not self.meter.spend(cost, self._now):
+            if self.state_machine.state is not ConnectionState.CLOSED:
+                self._terminate_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            raise Flooded(f"too much of {cost.name} without anything getting done")
+
+    def _charge_block(self, flags: int, length: int) -> None:
+        """A header block in pieces may not grow without end: h2 keeps them until the last one."""
+        self._block_bytes += length
+        self._block_frames += 1
+        if self._block_bytes > 2 * self._header_bytes or self._block_frames > _CONTINUATIONS:
+            raise Flooded("a header block without end")
+        if flags & _END_HEADERS:
+            self._block_bytes = self._block_frames = 0
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        """What h2 calls for HEADERS that did not go the short way."""
+        ended = "END_STREAM" in frame.flags
+        if "PRIORITY" in frame.flags and frame.depends_on == frame.stream_id:
+            raise ProtocolError("a stream cannot depend on itself")
+        if frame.stream_id not in self.streams:
+            return [], self._opened(frame.stream_id, frame.data, ended)
+        frame.flags.discard("PRIORITY")
+        frames, events = super()._receive_headers_frame(frame)
+        for event in events:
+            if isinstance(event, TrailersReceived):
+                bad = judge_trailers([(name, value) for name, value in event.headers or ()])
+                if bad is not None:
+                    return frames, self._reset_by_us(frame.stream_id)
+        return frames, events
+
+    def _opened(self, stream_id: int, block: bytes, ended: bool) -> list[Event]:
+        try:
+            head = self._reader.read(block)
+        except OversizedHeaderListError as error:
+            raise Flooded(str(error)) from error
+        except HPACKError as error:
+            raise CompressionError(str(error)) from error
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if stream_id <= self.highest_inbound_stream_id and stream_id in self._closed_streams:
+            if self._closed_streams[stream_id] in _RESETS:
+                self.charge(Cost.IDLE)
+                return []  # trailers of a stream that was reset meanwhile
+            raise StreamClosedError(stream_id)
+        crowded = len(self.streams) >= self.local_settings.max_concurrent_streams
+        stream = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+        stream.state_machine.process_input(StreamInputs.RECV_HEADERS)
+        if ended:
+            stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+        if stream_id > self.highest_answered or (
+            crowded and self.open_inbound_streams > self.local_settings.max_concurrent_streams
+        ):
+            self.refuse(stream_id)
+            return []
+        match head:
+            case Malformed():
+                return self._reset_by_us(stream_id)
+            case Head() if ended and head.length:
+                return self._reset_by_us(stream_id)  # a body was announced and none came
+            case _:
+                return [Opened(stream_id, head, ended)]
+
+    def _judge(self, fields: Fields) -> Head | Malformed | Refused:
+        return read_head(fields, self._header_bytes)
+
+    def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
+        """DATA that was under way when the stream was reset is only counted; h2 would reset again for each."""
+        if frame.stream_id not in self.streams and self._closed_streams.get(frame.stream_id) in _RESETS:
+            self.charge(Cost.IDLE)
+            size = frame.flow_controlled_length
+            self._inbound_flow_control_window_manager.window_consumed(size)
+            self.give_back(size)
+            return [], []
+        if frame.pad_length and not frame.data:
+            self.charge(Cost.EMPTY)
+        return super()._receive_data_frame(frame)
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        return [], [Left(frame.error_code)]
+
+    # Output
+
+    @property
+    def pending(self) -> int:
+        """Bytes of output that wait."""
+        return len(self._data_to_send)
+
+    def take(self) -> bytearray:
+        """The output so far."""
+        data, self._data_to_send = self._data_to_send, bytearray()
+        return data
+
+    def window(self, stream_id: int) -> int:
+        """Bytes of body that this stream may send, its connection aside."""
+        return self.streams[stream_id].outbound_flow_control_window
+
+    def answer(
+        self, stream_id: int, status: int, headers: Headers, length: int | None, date: str, *, ended: bool
+    ) -> None:
+        """Write the head of an answer. Raises ValueError, and writes nothing, when a field may not be sent."""
+        block = self._writer.write(
+            (status, headers, length, date), lambda: response_fields(status, headers, length, date)
+        )
+        machine = self.streams[stream_id].state_machine
+        machine.process_input(StreamInputs.SEND_HEADERS)
+        if ended:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+        most = self.max_outbound_frame_size
+        out = self._data_to_send
+        kind, flags = _HEADERS, _END_STREAM if ended else 0
+        while True:
+            part, block = block[:most], block[most:]
+            out += _HEAD.pack(
+                len(part) >> 16, len(part) & 0xFFFF, kind, flags if block else flags | _END_HEADERS, stream_id
+            )
+            out += part
+            if not block:
+                return
+            kind, flags = _CONTINUATION, 0
+
+    def go_on(self, stream_id: int) -> None:
+        """Write the interim answer 100."""
+        self.send_headers(stream_id, ((":status", "100"),))
+
+    def send_body(self, stream_id: int, data: bytes, ended: bool) -> None:
+        """Write a DATA frame that fits the windows and the peer's largest frame."""
+        stream = self.streams[stream_id]
+        size = len(data)
+        if size > self.max_outbound_frame_size or (
+            size and size > min(self.outbound_flow_control_window, stream.outbound_flow_control_window)
+        ):
+            raise AssertionError("a frame larger than the window")
+        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if ended:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        out = self._data_to_send
+        out += _HEAD.pack(size >> 16, size & 0xFFFF, _DATA, _END_STREAM if ended else 0, stream_id)
+        out += data
+
+    def give_back(self, count: int, stream_id: int | None = None) -> None:
+        """Let the peer send `count` more bytes of bodies; without a stream, on any but the one they came on."""
+        if stream_id is not None:
+            self.acknowledge_received_data(count, stream_id)
+        elif increment := self._inbound_flow_control_window_manager.process_bytes(count):
+            self._prepare_for_sending([WindowUpdateFrame(0, window_increment=increment)])
+
+    def is_open(self, stream_id: int) -> bool:
+        """Whether either side may still send on a stream."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and not stream.closed
+
+    def blame(self, stream_id: int) -> None:
+        """Reset a stream for an error of the peer. Raises Flooded."""
+        self._reset_by_us(stream_id)
+        self.charge(Cost.PROVOKED)
+
+    def reset(self, stream_id: int, error_code: ErrorCodes) -> None:
+        """Reset a stream, if it is open."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.closed:
+            self._prepare_for_sending(stream.reset_stream(error_code))
+        self.forget(stream_id)
+
+    def refuse(self, stream_id: int) -> None:
+        """Tell the peer that nothing was done about a stream, and that it may try again. Raises Flooded."""
+        self.charge(Cost.PROVOKED)
+        self.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+
+    def forget(self, stream_id: int) -> None:
+        """Drop the state of a closed stream but for how it closed."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self._closed_streams[stream_id] = stream.closed_by
+            if len(self._closed_streams) > _REMEMBERED:
+                del self._closed_streams[next(iter(self._closed_streams))]
+
+    def goaway(self, last: int, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Write GOAWAY and go on with the streams up to `last`."""
+        frame = GoAwayFrame(0, last_stream_id=last, error_code=error_code)
+        self._data_to_send += frame.serialize()
+
+    def _reset_by_us(self, stream_id: int) -> list[Event]:
+        """An error of the peer that costs it a stream, and, when it happens often, the connection."""
+        self.reset(stream_id, ErrorCodes.PROTOCOL_ERROR)
+        return [StreamReset(stream_id=stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
+
+
+_RESETS = (StreamClosedBy.SEND_RST_STREAM, StreamClosedBy.RECV_RST_STREAM)
+
+
+def _too_long(length: int) -> ProtocolError:
+    error = ProtocolError(f"a frame of {length} bytes")
+    error.error_code = ErrorCodes.FRAME_SIZE_ERROR
+    return error
