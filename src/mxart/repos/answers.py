@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import assert_never
 
 from mxart.conditional import respond
@@ -10,6 +9,8 @@ from mxart.digest import Digest
 from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Request, Response
 from mxart.repos.base import Blob, Document, File, Found, Listing, Operation, Repository, Static
+
+_CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
 
 async def answer(repository: Repository, operation: Operation, request: Request) -> Response:
@@ -45,13 +46,12 @@ async def _ask(repository: Repository, operation: File | Listing, request: Reque
 
 def respond_with(found: Found, request: Request) -> Response:
     """A found file as the answer to this request; owns `found` from here on. Raises 412 and 416 as Problems."""
-    headers = found.headers
-    if found.validated is not None:
-        headers += (("age", str(max(0, int(time.time() - found.validated)))),)
-    if found.warning:
-        headers += (("warning", found.warning),)
+    if found.ready is not None and _CONDITIONS.isdisjoint([name for name, _ in request.headers.items]):
+        return found.ready
     content = found.content if found.content is not None else Absent(found.size)
-    response = respond(request, headers, content, etag=found.etag, last_modified=found.last_modified, size=found.size)
+    response = respond(
+        request, found.headers, content, etag=found.etag, last_modified=found.last_modified, size=found.size
+    )
     if response.status == 416:
         fields = tuple(item for item in response.headers if item[0] == "content-range")
         raise RangeNotSatisfiable("no part of the range lies within the file", headers=fields)

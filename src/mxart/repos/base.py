@@ -102,10 +102,10 @@ class Page:
 class Found:
     """A file, ready to be answered with. Who holds it closes `content` if that is a source.
 
-    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `headers` are those
-    of the representation (Content-Type, Cache-Control and the format's own); `last_modified` is an HTTP
-    date or "".  `validated` is when upstream last confirmed it, None where that means nothing.
-    `warning` is the value of a Warning field, "" unless the file is stale (RFC 7234 section 5.5).
+    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `headers` are all that
+    the representation is answered with, validators and Warning included; `last_modified` is an HTTP
+    date or "".  `stale`: upstream could not be asked whether it still holds.  `ready` is the whole answer
+    to a request without conditions or ranges, for a file in memory: made once, sent often.
     """
 
     digest: Digest
@@ -114,8 +114,8 @@ class Found:
     headers: Headers
     etag: str
     last_modified: str = ""
-    validated: float | None = None
-    warning: str = ""
+    stale: bool = False
+    ready: Response | None = None
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""

@@ -115,13 +115,17 @@ class Documents:
         now = self._remote.clock()
         with self._remote.tolerant(document.path):
             await self._record(document, replace(record, validated=now))
-        return await self._again(document, now) or replace(kept, validated=now)
+        return await self._again(document, now) or kept
 
     async def _stale(self, document: Document, known: Known, kept: Found, problem: Problem) -> Found:
         now = self._remote.clock()
         warning = stale_warning(problem)
         found = await self._remote.shelf.take(document, known, now, now + self._remote.rules.hold, warning)
-        return found or replace(kept, warning=warning)
+        if found is not None:
+            return found
+        return describe(
+            self._remote.format, document, known.record, kept.content, size=kept.size, warning=warning, now=now
+        )
 
     async def _obtain(self, document: Document, trace: Trace) -> _Arrival:
         """An immutable document that is not kept under this name."""
@@ -191,17 +195,7 @@ class Documents:
             await self._record(document, record)
         if not attempt.failed and (found := await self._again(document, now)) is not None:
             return found
-        return describe(
-            remote.format,
-            document,
-            data,
-            digest=digest,
-            size=len(data),
-            media_type=facts.media_type,
-            last_modified=facts.last_modified,
-            created=record.created,
-            validated=now,
-        )
+        return describe(remote.format, document, record, data, size=len(data))
 
     async def _record(self, document: Document, record: FileRecord) -> None:
         catalog = self._remote.stock.catalog

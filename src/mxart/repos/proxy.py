@@ -55,7 +55,7 @@ class Proxy:
         operation = self.format.adopt(operation)
         found = self._shelf.remembered(operation.path, self._clock())
         if found is not None:
-            trace.outcome = "stale" if found.warning else "hit"
+            trace.outcome = "stale" if found.stale else "hit"
             return found
         match operation:
             case Document():

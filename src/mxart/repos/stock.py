@@ -11,9 +11,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from email.utils import formatdate, parsedate_to_datetime
 
-from mxart.body import Source
-from mxart.digest import Digest
-from mxart.message import Headers
+from mxart.body import Body, Source
+from mxart.message import Headers, Response
 from mxart.repos.base import Document, File, Format, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers
 
@@ -81,28 +80,40 @@ class Stock:
 def describe(
     format: Format,  # noqa: A002 the word of the house
     operation: File,
+    record: FileRecord,
     content: bytes | Source | None,
     *,
-    digest: Digest,
     size: int | None,
-    media_type: str,
-    last_modified: str,
-    created: float,
-    validated: float | None,
     warning: str = "",
+    now: float = 0.0,
 ) -> Found:
-    """A file with the header fields that it is answered with."""
+    """A file with the header fields that it is answered with. `warning` makes it stale, as of `now`."""
+    etag = f'"{record.digest}"'
+    last_modified = _http_date(record.last_modified, record.created)
     mutable = isinstance(operation, Document) and operation.mutable
-    control = "no-cache" if mutable else "max-age=31536000, immutable"
+    fields = [
+        *format.fields(operation, record.digest, record.media_type),
+        ("cache-control", "no-cache" if mutable else "max-age=31536000, immutable"),
+        ("etag", etag),
+    ]
+    if last_modified:
+        fields.append(("last-modified", last_modified))
+    if size is not None:
+        fields.append(("accept-ranges", "bytes"))
+    if warning:
+        # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
+        # and with no-cache nobody computes with it.
+        fields += (("warning", warning), ("age", str(max(0, int(now - record.validated)))))
+    headers = Headers.lowered(tuple(fields))
     return Found(
-        digest=digest,
+        digest=record.digest,
         size=size,
         content=content,
-        headers=Headers.lowered((*format.fields(operation, digest, media_type), ("cache-control", control))),
-        etag=f'"{digest}"',
-        last_modified=_http_date(last_modified, created),
-        validated=validated if mutable else None,
-        warning=warning,
+        headers=headers,
+        etag=etag,
+        last_modified=last_modified,
+        stale=bool(warning),
+        ready=Response(200, headers, Body((content,))) if isinstance(content, bytes) else None,
     )
 
 
@@ -173,18 +184,8 @@ class Shelf:
             content = self._stock.blobs.open(record.digest)
         if content is None:
             return None
-        found = describe(
-            self._format,
-            operation,
-            content,
-            digest=record.digest,
-            size=len(content) if isinstance(content, bytes) else content.total,
-            media_type=record.media_type,
-            last_modified=record.last_modified,
-            created=record.created,
-            validated=record.validated if record.origin else None,
-            warning=warning,
-        )
+        size = len(content) if isinstance(content, bytes) else content.total
+        found = describe(self._format, operation, record, content, size=size, warning=warning, now=now)
         self._stock.catalog.used(self._repository, operation.path, now)
         if isinstance(content, bytes) and len(content) <= SMALL * 16 and until > now:
             self._stock.memory.put(key, _Entry(found, content, known.generation, until, now))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from mxart.body import Source
 from mxart.errors import BodyBroken, NotFound, Problem, UpstreamUnavailable
@@ -230,17 +231,9 @@ class Streams:
         )
 
     def _found(self, blob: Blob, facts: Facts, content: Source | None, size: int | None) -> Found:
-        return describe(
-            self._remote.format,
-            blob,
-            content,
-            digest=blob.digest,
-            size=size,
-            media_type=facts.media_type,
-            last_modified=facts.last_modified,
-            created=0.0,
-            validated=None,
-        )
+        # Not kept yet, so nothing to date it by but upstream's word.
+        record = replace(self._record(blob, facts, "", 0), created=0.0)
+        return describe(self._remote.format, blob, record, content, size=size)
 
 
 async def _complete(source: Source) -> int:

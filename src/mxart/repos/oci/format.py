@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -32,6 +33,8 @@ _ALLOW = (("allow", "GET, HEAD"),)
 _FILE = re.compile(r"(.*)/(manifests|blobs)/([^/]*)\Z", re.DOTALL)
 # A longest path that can mean something: name, marker, sha512 digest; some escapes.
 _MAX_PATH = 2048
+# Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
+_MAX_REMEMBERED = 512
 _CATALOG_PAGE = 1000
 
 _PING = Response(
@@ -61,34 +64,9 @@ class Oci:
         """`path` begins with `/v2/`; the query parameter `ns` is the router's and ignored here."""
         if len(path) > _MAX_PATH:
             raise BadRequest("the path is longer than any name can be", subject="name")
-        if not path.startswith("/v2/") and path != "/v2":
-            raise NotFound("the registry API is below /v2/", subject="route")
-        if method not in _READS:
-            raise MethodNotAllowed(f"{shown(method)} is not supported here", subject="route", headers=_ALLOW)
-        below = unescape(path[4:])
-        if not below:
-            return Static(_PING)
-        if below == "_catalog":
-            after, limit = _paging(query)
-            limit = _CATALOG_PAGE if limit is None else min(limit, _CATALOG_PAGE)
-            return Listing("", "_catalog", "list", "packages", after, limit)
-        if below.endswith("/tags/list"):
-            name = check_name(below.removesuffix("/tags/list"))
-            after, limit = _paging(query)
-            return Listing(name, f"{name}/tags/list", "name", "tags", after, limit)
-        match = _FILE.match(below)
-        if match is None:
-            raise NotFound(f"the registry API has no {shown(path)} for reading", subject="route")
-        name = check_name(match[1])
-        if match[2] == "blobs":
-            digest = check_digest(match[3])
-            return Blob(name, f"{name}/blobs/{digest}", "blob", digest, head=method == "HEAD")
-        reference = match[3]
-        if ":" in reference:
-            return _manifest(name, check_digest(reference))
-        if not is_tag(reference):
-            raise BadRequest(f"{shown(reference)} is neither a tag nor a digest", subject="reference")
-        return Document(name, f"{name}/manifests/{reference}", "manifest", mutable=True, tag=reference)
+        if len(path) + len(query) > _MAX_REMEMBERED:
+            return _parse(method, path, query)
+        return _remembered(method, path, query)
 
     def adopt(self, operation: _Kept) -> _Kept:
         package = operation.package
@@ -181,6 +159,41 @@ class Oci:
 
     def word(self, problem: Problem) -> Response:
         return word(problem)
+
+
+def _parse(method: str, path: str, query: str) -> Operation:
+    if not path.startswith("/v2/") and path != "/v2":
+        raise NotFound("the registry API is below /v2/", subject="route")
+    if method not in _READS:
+        raise MethodNotAllowed(f"{shown(method)} is not supported here", subject="route", headers=_ALLOW)
+    below = unescape(path[4:])
+    if not below:
+        return Static(_PING)
+    if below == "_catalog":
+        after, limit = _paging(query)
+        limit = _CATALOG_PAGE if limit is None else min(limit, _CATALOG_PAGE)
+        return Listing("", "_catalog", "list", "packages", after, limit)
+    if below.endswith("/tags/list"):
+        name = check_name(below.removesuffix("/tags/list"))
+        after, limit = _paging(query)
+        return Listing(name, f"{name}/tags/list", "name", "tags", after, limit)
+    match = _FILE.match(below)
+    if match is None:
+        raise NotFound(f"the registry API has no {shown(path)} for reading", subject="route")
+    name = check_name(match[1])
+    if match[2] == "blobs":
+        digest = check_digest(match[3])
+        return Blob(name, f"{name}/blobs/{digest}", "blob", digest, head=method == "HEAD")
+    reference = match[3]
+    if ":" in reference:
+        return _manifest(name, check_digest(reference))
+    if not is_tag(reference):
+        raise BadRequest(f"{shown(reference)} is neither a tag nor a digest", subject="reference")
+    return Document(name, f"{name}/manifests/{reference}", "manifest", mutable=True, tag=reference)
+
+
+# Builds ask for the same few names over and over.
+_remembered = lru_cache(maxsize=2048)(_parse)
 
 
 def _manifest(name: str, digest: Digest) -> Document:
