@@ -20,6 +20,9 @@ _LEVELS = {
     "server": 3,
     "web": 3,
     "app": 4,
+    "build": 4,
+    "listeners": 1,  # opens sockets, serves nothing
+    "supervisor": 4,
     "cli": 5,
     "__main__": 6,
 }

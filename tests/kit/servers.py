@@ -244,8 +244,17 @@ def mxart(
     server.stop()
 
 
-def nginx(folder: Path, http: str = "", *, stream: str = "", workers: int = 1, port: int) -> Service:
-    """An nginx in the foreground with the given http and stream blocks; returns when `port` accepts."""
+def nginx(
+    folder: Path,
+    http: str = "",
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    stream: str = "",
+    workers: int = 1,
+    within: Sequence[str] = (),
+) -> Service:
+    """An nginx in the foreground with the given http and stream blocks; returns when `host`:`port` accepts."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "nginx.conf"
     module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -266,9 +275,10 @@ def nginx(folder: Path, http: str = "", *, stream: str = "", workers: int = 1, p
         )
         + (f"stream {{ {stream} }}\n" if stream else "")
     )
-    service = Service("nginx", [program("nginx"), "-p", folder, "-e", "stderr", "-c", config], folder)
+    command = [program("nginx"), "-p", folder, "-e", "stderr", "-c", config]
+    service = Service("nginx", command, folder, within=within)
     try:
-        service.wait_for_port(port)
+        service.wait_for_port(port, host)
     except BaseException:
         service.kill()
         raise
