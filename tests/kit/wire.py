@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from kit.steps import CancelAtStep
 from mxart.body import Body
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.proto.http1 import Http1Limits, serve_http1
@@ -82,7 +83,6 @@ class FakeSource:
 
     def __init__(self, path: Path, total: int | None = None) -> None:
         self._path = path
-        self._file = path.open("ab+")
         self.fd = os.open(path, os.O_RDONLY)
         self.total = total
         self.closed = 0
@@ -93,8 +93,8 @@ class FakeSource:
         self._changed = trio.Event()
 
     def grow(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        with self._path.open("ab") as file:
+            file.write(data)
         self._there += len(data)
         self._wake()
 
@@ -128,7 +128,6 @@ class FakeSource:
         self.closed += 1
         if self.closed == 1:
             os.close(self.fd)
-            self._file.close()
 
 
 class Client:
@@ -199,18 +198,33 @@ async def served(
     receive_buffer: int = 0,
     send_buffer: int = 0,
     initial: bytes = b"",
+    cancel_at: int = 0,
 ) -> AsyncIterator[Client]:
-    """A client of a connection served by `serve_http1`. Leaving closes the client and waits for the server's end."""
+    """A client of a connection served by `serve_http1`. Leaving closes the client and waits for the server's end.
+
+    `cancel_at`: cancel the server's side at that step of its tasks.
+    """
     before = open_files()
     server, sock = tcp_pair(receive_buffer, send_buffer)
     handler, draining = FakeHandler(answer), trio.Event()
     transport = PlainTransport(server, PEER, progress_seconds)
+
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_http1, transport, handler, limits or Http1Limits(), draining, initial)
+            instrument = CancelAtStep(nursery, cancel_at)
+
+            async def serve() -> None:
+                with instrument.scope:
+                    await serve_http1(transport, handler, limits or Http1Limits(), draining, initial)
+
+            if cancel_at:
+                trio.lowlevel.add_instrument(instrument)
+            nursery.start_soon(serve)
             try:
                 yield Client(sock, handler, draining)
             finally:
                 sock.close()
+                if cancel_at:
+                    trio.lowlevel.remove_instrument(instrument)
     assert len(handler.ends) == len(handler.requests), "finished() is called once for each request"
     assert open_files() <= before, "no descriptor is left open"
