@@ -1,0 +1,100 @@
+"""A worker process with a store, driven line by line: the other side is `kit.workers`.
+
+Reads `join NAME`, `open OFFSET`, `leave NAME`, `put FILE`, `stop` from standard input.  Says what happens
+on standard output: `ready`, `asked OFFSET`, `head NAME started|joined`, `read NAME OFFSET`,
+`end NAME DIGEST`, `broken NAME`, `problem NAME STATUS`, `put DIGEST`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import trio
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from kit.store import Gate, OneStore, ScriptedOrigin, SmallDisk
+from mxart.digest import Digest
+from mxart.errors import BodyBroken, Problem, UpstreamFailed
+from mxart.store.base import Sink
+from mxart.store.files import write_at
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+class TellingOrigin(ScriptedOrigin):
+    """Says that it was asked, and waits for `open 0` before it speaks of a head."""
+
+    async def __call__(self, sink: Sink) -> None:
+        say("asked", sink.offset)
+        assert isinstance(self.gate, Gate)
+        await self.gate.wait(-1)
+        await super().__call__(sink)
+
+
+async def main(root: str, data_file: str, disk: int, fails_at: int) -> None:
+    data = await trio.Path(data_file).read_bytes()
+    gate = Gate()
+    gate.open_to = -1
+    problem = UpstreamFailed("told to fail") if fails_at >= 0 else None
+    origin = TellingOrigin(data, gate=gate, chunk=50_000, fails_at=fails_at if fails_at > 0 else None, problem=problem)
+    store = OneStore(Path(root), SmallDisk(disk) if disk >= 0 else write_at)
+    leaving: dict[str, trio.CancelScope] = {}
+
+    async def reader(name: str) -> None:
+        try:
+            joined = await store.transfers.join(origin.digest, None, origin)
+        except Problem as error:
+            say("problem", name, error.status)
+            return
+        say("head", name, "started" if joined.started else "joined")
+        digest = Digest.of(b"").hasher()
+        offset = 0
+        with joined_scope(name), closing(joined.source):
+            try:
+                while (ready := await joined.source.available(offset)) > offset:
+                    digest.update(os.pread(joined.source.fileno(), ready - offset, offset))
+                    offset = ready
+                    say("read", name, offset)
+            except BodyBroken:
+                say("broken", name)
+            else:
+                say("end", name, f"sha256:{digest.hexdigest()}")
+
+    def joined_scope(name: str) -> trio.CancelScope:
+        leaving[name] = trio.CancelScope()
+        return leaving[name]
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.transfers.run)
+        say("ready")
+        stdin = trio.lowlevel.FdStream(os.dup(0))
+        pending = b""
+        while True:
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                match line.decode().split():
+                    case ["join", name]:
+                        nursery.start_soon(reader, name)
+                    case ["open", offset]:
+                        gate.open(int(offset))
+                    case ["leave", name]:
+                        leaving[name].cancel()
+                    case ["put", file]:
+                        say("put", await store.blobs.put(await trio.Path(file).read_bytes()))
+                    case ["stop"]:
+                        await store.transfers.stop(10)
+                        nursery.cancel_scope.cancel()
+            if (more := await stdin.receive_some()) == b"":
+                nursery.cancel_scope.cancel()
+                break
+            pending += more
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
