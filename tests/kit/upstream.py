@@ -227,7 +227,7 @@ def _ranged(answer: Say, seen: Seen) -> Say:
     if match is None or answer.status != 200 or not answer.ranges:
         return answer
     condition = seen.headers.get("if-range")
-    if condition is not None and condition != dict(answer.headers).get("etag"):
+    if condition is not None and condition not in [value for name, value in answer.headers if name.lower() == "etag"]:
         return answer
     total = len(answer.body)
     first, last = int(match[1]), min(int(match[2] or total - 1), total - 1)

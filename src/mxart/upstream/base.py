@@ -21,6 +21,7 @@ class Ask:
     headers: Headers = Headers()
     scope: str = ""  # what a token must cover, in the token protocol's words: "repository:library/alpine:pull"
     bulk: bool = False  # a file that may be large: it gets a connection of its own, and a place among the transfers
+    avoid: tuple[str, ...] = ()  # `Reply.origin`s that are to be asked last: they broke a body off
 
 
 class Reply(Protocol):

@@ -29,6 +29,7 @@ class Event(Enum):
     """What it is told."""
 
     ADMITTED = auto()  # a request goes out
+    ANSWERED = auto()  # the head of an answer came: it is alive, but the body may still break
     SUCCEEDED = auto()
     FAILED = auto()
     ABANDONED = auto()  # cancelled before it could tell
@@ -46,14 +47,19 @@ class _Do(Enum):
 
 _TABLE: dict[tuple[State, Event], tuple[State, _Do]] = {
     (State.CLOSED, Event.ADMITTED): (State.CLOSED, _Do.NOTHING),
+    (State.CLOSED, Event.ANSWERED): (State.CLOSED, _Do.NOTHING),
     (State.CLOSED, Event.SUCCEEDED): (State.CLOSED, _Do.FORGET),
     (State.CLOSED, Event.FAILED): (State.CLOSED, _Do.COUNT),
     (State.CLOSED, Event.ABANDONED): (State.CLOSED, _Do.NOTHING),
     (State.OPEN, Event.ADMITTED): (State.PROBING, _Do.NOTHING),
     # Requests that were under way when it opened come home late: good news counts, bad news is known.
+    (State.OPEN, Event.ANSWERED): (State.CLOSED, _Do.FORGET),
     (State.OPEN, Event.SUCCEEDED): (State.CLOSED, _Do.FORGET),
     (State.OPEN, Event.FAILED): (State.OPEN, _Do.NOTHING),
     (State.OPEN, Event.ABANDONED): (State.OPEN, _Do.NOTHING),
+    # Another request that was under way may come home while the probe is out: PROBING takes all events.
+    (State.PROBING, Event.ADMITTED): (State.PROBING, _Do.NOTHING),
+    (State.PROBING, Event.ANSWERED): (State.CLOSED, _Do.FORGET),
     (State.PROBING, Event.SUCCEEDED): (State.CLOSED, _Do.FORGET),
     (State.PROBING, Event.FAILED): (State.OPEN, _Do.REST),
     (State.PROBING, Event.ABANDONED): (State.OPEN, _Do.AGAIN),
@@ -80,7 +86,10 @@ class Breaker:
         return max(self._until - now, 1.0)
 
     def note(self, event: Event, now: float) -> None:
-        """Tell what happened. ADMITTED only after `wait` said None; then one of the others, exactly once."""
+        """Tell what happened.
+
+        ADMITTED only after `wait` said None; then ANSWERED if it came to that; then one of the others, once.
+        """
         self.state, action = _TABLE[self.state, event]
         if action is _Do.COUNT:
             self._failures += 1

@@ -52,7 +52,7 @@ class _Mirror:
     url: Url
     breaker: Breaker = field(default_factory=Breaker)
     rests_until: float = 0.0  # what its Retry-After said, on trio's clock
-    rests_because: str = ""
+    last_trouble: str = "it failed several times in a row"
     wants: dict[str, Want] = field(default_factory=dict)  # what its challenges wanted, by the scope of the question
     realm: Want | None = None  # the last of these
     basic: bool = False  # it wants Basic on every request
@@ -80,6 +80,8 @@ class _Reply:
         self._mirror = mirror
         self._exchange = exchange
         self._headless = headless
+        self._moved = False
+        self._outcome = Event.SUCCEEDED if headless else Event.ABANDONED
         self.status = exchange.status
         self.headers = exchange.headers
         self.origin = mirror.text
@@ -90,13 +92,23 @@ class _Reply:
         try:
             data = await self._exchange.receive()
         except Trouble as error:
-            self._mirror.breaker.note(Event.FAILED, trio.current_time())
+            # One that breaks off again and again, but moves, is slow to use and not to be given up.
+            self._outcome = Event.ABANDONED if self._moved else Event.FAILED
+            self._mirror.last_trouble = error.detail
             self._remote.observer.failed(self._remote.name, error.cause.value)
             _log.debug("%s: %s", self._remote.name, error.detail)
             raise error.problem(self._remote.name) from None
         if data:
+            self._moved = True
             self._remote.observer.received(self._remote.name, len(data))
+        elif self._outcome is Event.ABANDONED:
+            self._outcome = Event.SUCCEEDED
         return data
+
+    async def aclose(self) -> None:
+        """Let go of the connection, and tell the breaker."""
+        self._mirror.breaker.note(self._outcome, trio.current_time())
+        await self._exchange.aclose()
 
 
 class Remote:
@@ -138,10 +150,11 @@ class Remote:
     async def open(self, ask: Ask) -> AsyncIterator[Reply]:
         async with (self._files if ask.bulk else self._documents).place():
             mirror, exchange = await self._ask(ask)
+            reply = _Reply(self, mirror, exchange, headless=ask.method == "HEAD")
             try:
-                yield _Reply(self, mirror, exchange, headless=ask.method == "HEAD")
+                yield reply
             finally:
-                await exchange.aclose()
+                await reply.aclose()
 
     def sweep(self) -> None:
         """Close connections that were idle too long. Cheap; for the housekeeping."""
@@ -158,7 +171,7 @@ class Remote:
         told: list[Trouble] = []
         for attempt in range(self._patience.rounds):
             troubles: list[Trouble] = []
-            for mirror in self._mirrors:
+            for mirror in sorted(self._mirrors, key=lambda mirror: mirror.text in ask.avoid):
                 now = trio.current_time()
                 if (rest := mirror.wait(now)) is not None:
                     troubles.append(self._resting(mirror, rest))
@@ -179,19 +192,15 @@ class Remote:
         raise self._worst(told)
 
     def _resting(self, mirror: _Mirror, rest: float) -> Trouble:
-        because = (
-            mirror.rests_because if trio.current_time() < mirror.rests_until else "it failed several times in a row"
-        )
-        return Trouble(
-            Cause.RESTING, f"{mirror.url.origin} is not asked for another {rest:.0f} s: {because}", retry_after=rest
-        )
+        detail = f"{mirror.url.origin} is not asked for another {rest:.0f} s, because {mirror.last_trouble}"
+        return Trouble(Cause.RESTING, detail, retry_after=rest)
 
     def _note(self, mirror: _Mirror, trouble: Trouble) -> None:
         _log.debug("%s: %s: %s", self.name, trouble.cause.value, trouble.detail)
+        mirror.last_trouble = trouble.detail
         self.observer.failed(self.name, trouble.cause.value)
         if trouble.retry_after is not None and trouble.retry_after > self._patience.longest_pause:
             mirror.rests_until = trio.current_time() + trouble.retry_after
-            mirror.rests_because = trouble.detail
 
     def _wait(self, troubles: list[Trouble], attempt: int) -> float | None:
         """Seconds until the next round, None if there is none."""
@@ -222,7 +231,7 @@ class Remote:
         event = Event.ABANDONED
         try:
             exchange = await self._walk(mirror, ask)
-            event = Event.SUCCEEDED
+            event = Event.ANSWERED
         except Trouble as error:
             event = Event.FAILED if error.rule.counts else Event.SUCCEEDED
             raise
