@@ -25,7 +25,7 @@ import h11
 import trio
 
 from mxart.body import EMPTY
-from mxart.errors import BadRequest, BodyBroken, Disconnected, TooLarge
+from mxart.errors import BodyBroken, Disconnected
 from mxart.message import NO_BODY, Handler, Request, Response, Sent
 from mxart.proto.blocking import noticing
 from mxart.proto.heads import (
@@ -40,14 +40,13 @@ from mxart.proto.heads import (
     remember,
     render_head,
 )
+from mxart.proto.http1_body import READ_BYTES, Http1Body
 from mxart.proto.transmit import Progress, transmit
 from mxart.proto.transport import Transport
 
 log = logging.getLogger(__name__)
 
-_READ = 65536
 _AHEAD = 65536  # how much is read ahead of a handler that waits
-_SKIP_BYTES = 65536  # of a request body that nobody wanted, so that the connection can be kept
 
 
 class Draining(Protocol):
@@ -94,7 +93,7 @@ class _Connection:
         # Of the request under way:
         self._gone = False  # its client has left
         self._waiting = False  # its handler has not answered at once
-        self._body: RequestBody1 | None = None
+        self._body: Http1Body | None = None
         self._watch: _Watch | None = None
 
     async def run(self) -> None:
@@ -152,7 +151,7 @@ class _Connection:
         self._idle_since = trio.current_time()
         self._idle = True
         try:
-            self.buffer = await self.transport.receive_some(_READ, math.inf)
+            self.buffer = await self.transport.receive_some(READ_BYTES, math.inf)
         except Disconnected:
             return False
         finally:
@@ -177,7 +176,17 @@ class _Connection:
             raise BadHead(408, f"The head of the request took longer than {self.limits.head_seconds:g} s")
         if head is None:
             return False
-        return await self._exchange(head, None if head.length == 0 else RequestBody1(self, wire, head.length))
+        if head.length == 0:
+            return await self._exchange(head, None)
+        body = Http1Body(
+            self.transport,
+            wire,
+            head.length,
+            max_bytes=self.limits.body_bytes,
+            skip_seconds=self.limits.head_seconds,
+            on_end=self._body_ended,
+        )
+        return await self._exchange(head, body)
 
     async def _read_head(self, wire: h11.Connection) -> Head | None:
         # RFC 9112 section 2.2: empty lines before a request are ignored.
@@ -187,7 +196,7 @@ class _Connection:
             wire.receive_data(bytes(raw))
         try:
             while type(event := wire.next_event()) is not h11.Request:
-                data = await self.transport.receive_some(_READ, math.inf)  # the head has one deadline
+                data = await self.transport.receive_some(READ_BYTES, math.inf)  # the head has one deadline
                 if not data:
                     return None
                 if not raw:
@@ -207,7 +216,7 @@ class _Connection:
             raise bad_head(error) from None
         return head
 
-    async def _exchange(self, head: Head, body: RequestBody1 | None) -> bool:
+    async def _exchange(self, head: Head, body: Http1Body | None) -> bool:
         request = Request(
             head.method,
             head.target,
@@ -265,7 +274,7 @@ class _Connection:
             self._handler.finished(request, response, sent)
         return keep and (body is None or await body.skip())
 
-    def _may_keep(self, head: Head, body: RequestBody1 | None) -> bool:
+    def _may_keep(self, head: Head, body: Http1Body | None) -> bool:
         """Whether a further request may follow, as far as can be told before the response."""
         return (
             head.keep_alive
@@ -277,9 +286,13 @@ class _Connection:
 
     def _handler_waits(self) -> None:
         self._waiting = True
-        self.maybe_watch()
+        self._maybe_watch()
 
-    def maybe_watch(self) -> None:
+    def _body_ended(self, rest: bytes) -> None:
+        self.buffer = rest
+        self._maybe_watch()
+
+    def _maybe_watch(self) -> None:
         """Look whether the client leaves, from when the handler waits and has all of the request."""
         if self._waiting and self._watch is None and (self._body is None or self._body.complete):
             self._watch = _Watch(self)
@@ -324,7 +337,7 @@ class _Watch:
         try:
             with self._scope:
                 while len(connection.buffer) < _AHEAD:
-                    data = await connection.transport.receive_some(_READ, math.inf)
+                    data = await connection.transport.receive_some(READ_BYTES, math.inf)
                     if not data:
                         raise Disconnected("the client finished sending")
                     connection.buffer += data
@@ -337,91 +350,3 @@ class _Watch:
         """Returns when the transport's receiving side is free."""
         self._scope.cancel()
         await self._ended.wait()
-
-
-class RequestBody1:
-    """A request's body, unframed by h11 as it is asked for."""
-
-    def __init__(self, connection: _Connection, wire: h11.Connection, length: int | None) -> None:
-        self.length = length
-        self.complete = False
-        self._connection = connection
-        self._wire = wire
-        self._received = 0
-        self._rest = b""
-        self._failure: Disconnected | BadRequest | TooLarge | None = None
-
-    async def receive(self, max_bytes: int = _READ) -> bytes:
-        if self._failure is not None:
-            raise self._failure
-        if not self._rest and not self.complete:
-            try:
-                self._rest = await self._next(max_bytes)
-            except h11.RemoteProtocolError as error:
-                self._failure = BadRequest(str(bad_head(error)))
-                raise self._failure from None
-            except (Disconnected, BadRequest, TooLarge) as error:
-                self._failure = error
-                raise
-        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
-        return data
-
-    async def _next(self, max_bytes: int) -> bytes:
-        limit = self._connection.limits.body_bytes
-        transport = self._connection.transport
-        if self.length is not None and self.length > limit:
-            raise TooLarge(f"The body has {self.length} bytes; at most {limit} are taken")
-        while True:
-            match self._wire.next_event():
-                case h11.Data(data=data):
-                    self._received += len(data)
-                    if self._received > limit:
-                        raise TooLarge(f"The body has more than {limit} bytes")
-                    if self._received == self.length:
-                        self._wire.next_event()  # EndOfMessage, for which nothing more has to arrive
-                        self._end()
-                    if data:
-                        return bytes(data)
-                case h11.EndOfMessage():
-                    self._end()
-                    return b""
-                case _:  # NEED_DATA
-                    if self._wire.they_are_waiting_for_100_continue:
-                        go_on = self._wire.send(
-                            h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-                        )
-                        await transport.send_all(go_on)
-                    data = await transport.receive_some(max(max_bytes, _READ))
-                    if not data:
-                        raise Disconnected("the client left in the middle of its request")
-                    self._wire.receive_data(data)
-
-    def _end(self) -> None:
-        self.complete = True
-        self._connection.buffer = self._wire.trailing_data[0]
-        self._connection.maybe_watch()
-
-    @property
-    def skippable(self) -> bool:
-        """Whether what has not been read is likely to come, and worth reading, to keep the connection."""
-        if self.complete:
-            return True
-        if self._failure is not None or self._wire.they_are_waiting_for_100_continue:
-            # Whether a body follows a final answer to Expect is the client's secret: RFC 9110 section 10.1.1.
-            return False
-        return self.length is None or self.length - self._received <= _SKIP_BYTES
-
-    async def skip(self) -> bool:
-        """Read what is left and throw it away; False if that takes too much or too long."""
-        left = _SKIP_BYTES
-        with trio.move_on_after(self._connection.limits.head_seconds):
-            try:
-                while not self.complete:
-                    left -= len(await self.receive())
-                    if left < 0:
-                        return False
-            except (Disconnected, BadRequest, TooLarge):
-                return False
-            else:
-                return True
-        return False
