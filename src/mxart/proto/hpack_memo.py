@@ -6,7 +6,8 @@ and gets the very same answer.  So what a block came to is kept for as long as t
 change, and only if the block itself left the table as it was. hpack still does every block that is
 not remembered; nothing is guessed.
 
-Memory: at most `_ENTRIES` blocks of at most `_LARGEST` bytes in each direction of a connection.
+Memory: at most `_ENTRIES` blocks, each with its meaning at most `_LARGEST` bytes, in each direction
+of a connection.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _ENTRIES = 32
-_LARGEST = 1024  # bytes of a block
+_LARGEST = 2048  # bytes of a block and of what it says: a few bytes may stand for many
 
 # What differs from one answer to the next would push the useful entries out of the table, and every insertion makes the
 # memo worthless; a set-cookie must never be guessable from the table (RFC 7541 section 7.1.3).
@@ -109,7 +110,7 @@ class BlockReader(Generic[T]):
             return found
         fields: list[tuple[bytes, bytes]] = [(name, value) for name, value in self._decoder.decode(block, raw=True)]
         meaning = self._meaning(fields)
-        if len(block) <= _LARGEST and table.changes == state:
+        if table.changes == state and len(block) + sum(len(name) + len(value) for name, value in fields) <= _LARGEST:
             self._memo.put(block, meaning)
         return meaning
 

@@ -135,15 +135,17 @@ class _Connection:
     async def _lead(self) -> None:
         """Read, until the connection ends or a handler has to wait."""
         try:
-            while not self._closing:
-                for event in self._events:
-                    if isinstance(event, Opened):
-                        if not await self._open(event):
-                            return  # another task leads now
-                    else:
-                        self._take(event)
-                self._notify()
-                await self._receive()
+            # One scope a task, not one a stream: it becomes the stream's when the task does.
+            with trio.CancelScope() as scope:
+                while not self._closing:
+                    for event in self._events:
+                        if isinstance(event, Opened):
+                            if not await self._open(event, scope):
+                                return  # another task leads now
+                        else:
+                            self._take(event)
+                    self._notify()
+                    await self._receive()
         except ProtocolError as error:
             self._close(f"the client broke the protocol: {error}")
         except Disconnected as error:
@@ -217,8 +219,8 @@ class _Connection:
 
     # Exchanges
 
-    async def _open(self, event: Opened) -> bool:
-        """Run a new stream's handler. False when this task became the stream's and no longer leads."""
+    async def _open(self, event: Opened, scope: trio.CancelScope) -> bool:
+        """Run a new stream's handler. False when this task, and its scope, became the stream's and no longer leads."""
         stream = Stream(event.stream_id, perf_counter(), event.ended)
         if isinstance(event.head, Refused):
             self._streams[stream.id] = stream
@@ -236,14 +238,14 @@ class _Connection:
         def hand_over() -> None:
             nonlocal leading
             leading = False
+            stream.scope = scope
             self._notify()
             self._nursery.start_soon(self._lead)
 
         response: Response | None = None
         self._handlers += 1
         try:
-            with trio.CancelScope() as stream.scope:
-                response = await noticing(self._handler.handle(stream.request), hand_over)
+            response = await noticing(self._handler.handle(stream.request), hand_over)
         except Exception:
             log.exception("a handler failed")
         finally:
@@ -486,6 +488,7 @@ class _Connection:
 
     def _close(self, reason: str) -> None:
         """Drop everything, and let the writer send what it has."""
+        log.debug("HTTP/2 with %s ends: %s", self._transport.peer.address, reason)
         self._closing = True
         for stream in [*self._streams.values()]:
             self._drop(stream, reason)

@@ -77,10 +77,14 @@ class FloodMeter:
         """A response went out whole: it pays for one cancelled stream."""
         self._earn(Cost.CANCELLED, 1)
 
-    def sent(self, frames: int) -> None:
-        """DATA frames went out: each may be credited to the stream and to the connection, and measured by a PING."""
-        self._earn(Cost.WINDOW, 4 * frames)
-        self._earn(Cost.PING, frames)
+    def sent(self, count: int) -> None:
+        """Bytes of a body went out: large frames may be credited, to stream and connection, and measured.
+
+        By bytes, not by frames: a credit of one byte is answered by a frame of one byte, and must not
+        pay for the next credit.
+        """
+        self._earn(Cost.WINDOW, count / 4096)
+        self._earn(Cost.PING, count / 16384)
 
     def _earn(self, cost: Cost, amount: float) -> None:
         burst = ALLOWANCES[cost].burst

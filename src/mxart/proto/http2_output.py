@@ -151,7 +151,7 @@ class Output:
             return
         stream.body_bytes += len(data)
         wire.send_body(stream.id, data, outgoing.done)
-        wire.meter.sent(1)
+        wire.meter.sent(len(data))
         if outgoing.done:
             self._end(stream)
         else:

@@ -32,7 +32,7 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy, StreamInputs
 from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from mxart.message import Headers
 from mxart.proto.hpack_memo import BlockReader, BlockWriter
@@ -282,6 +282,11 @@ class Wire(H2Connection):
             self.charge(Cost.EMPTY)
         return super()._receive_data_frame(frame)
 
+    def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[Event]]:
+        """Unknown settings are ignored (RFC 9113 section 6.5.2); h2 would keep every one of 65536."""
+        frame.settings = {setting: value for setting, value in frame.settings.items() if setting in _KNOWN_SETTINGS}
+        return super()._receive_settings_frame(frame)
+
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         return [], [Left(frame.error_code)]
 
@@ -394,6 +399,7 @@ class Wire(H2Connection):
         return [StreamReset(stream_id=stream_id, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
 
 
+_KNOWN_SETTINGS = frozenset(SettingCodes)
 _RESETS = (StreamClosedBy.SEND_RST_STREAM, StreamClosedBy.RECV_RST_STREAM)
 
 
