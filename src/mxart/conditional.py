@@ -50,12 +50,17 @@ class Unsatisfiable:
 Verdict = Whole | NotModified | Failed | Ranges | Unsatisfiable
 
 
+_CONDITIONS = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "range"})
+
+
 def evaluate(method: str, headers: Headers, etag: str, last_modified: str, size: int | None) -> Verdict:
     """What the preconditions and ranges of a request make of a representation that exists.
 
     `etag` as in the field, quotes included; `last_modified` an HTTP date; "" where there is none.
     `size` in bytes, None if not known yet: ranges are then ignored.
     """
+    if not any(name in _CONDITIONS for name, _ in headers.items):
+        return Whole()  # nearly all of them
     reading = method in {"GET", "HEAD"}
     if_match = headers.combined("if-match")
     if if_match is not None:
@@ -224,9 +229,9 @@ def respond(
         size = len(content) if isinstance(content, bytes) else content.total
     headers = _with_validators(headers, etag, last_modified, size)
     verdict = evaluate(request.method, request.headers, etag, last_modified, size)
+    if type(verdict) is Whole:
+        return Response(200, headers, Body([_piece(content, 0, size)]))
     match verdict:
-        case Whole():
-            return Response(200, headers, Body([_piece(content, 0, size)]))
         case Ranges(parts=((start, length),)) if size is not None:
             fields = Headers([*headers, ("content-range", f"bytes {start}-{start + length - 1}/{size}")])
             return Response(206, fields, Body([_piece(content, start, length)]))
@@ -252,14 +257,20 @@ def respond(
 
 
 def _with_validators(headers: Headers, etag: str, last_modified: str, size: int | None) -> Headers:
-    more = (("etag", etag), ("last-modified", last_modified), ("accept-ranges", "" if size is None else "bytes"))
-    missing = [(name, value) for name, value in more if value and name not in headers]
-    return headers + missing if missing else headers
+    present = {name for name, _ in headers.items}
+    missing: list[tuple[str, str]] = []
+    if etag and "etag" not in present:
+        missing.append(("etag", etag))
+    if last_modified and "last-modified" not in present:
+        missing.append(("last-modified", last_modified))
+    if size is not None and "accept-ranges" not in present:
+        missing.append(("accept-ranges", "bytes"))
+    return Headers.lowered((*headers.items, *missing)) if missing else headers
 
 
 def _piece(content: Source | bytes, start: int, length: int | None) -> Segment:
     if isinstance(content, bytes):
-        return content[start:] if length is None else content[start : start + length]
+        return content if length is None else content[start : start + length]  # None: only where start is 0
     return Span(content, start, length)
 
 

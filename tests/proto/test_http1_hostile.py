@@ -62,6 +62,7 @@ async def echo(request: Request) -> Response:
         (b"PUT / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
         (b"PUT / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"PUT / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.2\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 505),
         (b"GET / HTTP/0.9\r\n" + HOST + b"\r\n", 505),
     ],

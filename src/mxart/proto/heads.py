@@ -105,13 +105,16 @@ def read_head(event: h11.Request) -> Head:
         raise BadHead(505, f"HTTP/{version} is not spoken here: use HTTP/1.1")
     if version != "1.0":
         version = "1.1"  # RFC 9110 section 2.5: a higher minor version is answered as the highest we know
+    host = headers.get("host")
+    if host is None and version != "1.0":  # h11 asks this of "1.1" only
+        raise BadHead(400, "Host is missing")
     chunked = "transfer-encoding" in headers
     length = headers.get("content-length")
     if chunked and (length is not None or version == "1.0"):
         # Two ideas of where the body ends are how requests are smuggled: RFC 9112 section 6.1.
         raise BadHead(400, "Transfer-Encoding must not come with Content-Length, nor over HTTP/1.0")
     method = event.method.decode("ascii")
-    target, authority = _read_target(method, event.target.decode("ascii"), headers.get("host") or "")
+    target, authority = _read_target(method, event.target.decode("ascii"), host or "")
     connection = (headers.combined("connection") or "").lower()
     return Head(
         method=method,
