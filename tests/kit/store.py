@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
 
-import pytest
 import trio
 
 from mxart.body import Source
@@ -160,6 +159,8 @@ async def until_broken(source: Source) -> int:
 @contextmanager
 def small_file_system(path: Path, size: str) -> Iterator[Path]:
     """A file system of this size at a folder of that name; skips the test where mounting is not allowed."""
+    import pytest  # not at the top: worker processes use this module too, and shall start quickly
+
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", path]
     if subprocess.run(command, check=False, capture_output=True).returncode:

@@ -164,6 +164,27 @@ async def test_many_writers_of_two_workers_wait_for_each_other(tmp_path: Path) -
     await two.aclose(0.0)
 
 
+async def test_a_write_that_fails_among_others_fails_alone(tmp_path: Path) -> None:
+    catalog = SqliteCatalog(tmp_path / "c")
+    failed: list[str] = []
+
+    async def put(path: str, size: int) -> None:
+        try:
+            await catalog.put_file(FileRecord("hub", "p", path, ONE, size, "t"))
+        except Problem:
+            failed.append(path)
+
+    with sqlite3.connect(tmp_path / "c") as db:
+        db.execute("CREATE TRIGGER t BEFORE INSERT ON files WHEN new.size < 0 BEGIN SELECT RAISE(ABORT, 'no'); END")
+    db.close()
+    async with trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(put, str(number), -1 if number % 10 == 5 else 1)
+    assert sorted(failed) == ["15", "25", "5"]
+    assert all((catalog.file("hub", str(n)) is None) == (str(n) in failed) for n in range(30))
+    catalog.close()
+
+
 @pytest.mark.parametrize("content", [b"this is no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_corrupt_catalog_is_refused_with_its_name_and_what_to_do(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "catalog.sqlite"

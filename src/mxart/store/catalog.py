@@ -1,7 +1,8 @@
 """The catalog in SQLite: the names of everything that is kept.
 
 Every worker process has two connections of its own, opened after fork: one reads, synchronously and
-in microseconds, on the event loop; the other writes, in a worker thread, one transaction at a time.
+in microseconds, on the event loop; the other writes, in a worker thread, one transaction at a time;
+whatever came to wait meanwhile shares the next transaction, and its fsync.
 Write-ahead logging lets both go on at once, across processes too.  A statement that reads is always
 run to its end: one left half-way would hold its snapshot, and the readers would not see later writes.
 """
@@ -9,6 +10,7 @@ run to its end: one left half-way would hold its snapshot, and the readers would
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,23 @@ _FORGET_EMPTY = """
     DELETE FROM packages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM files WHERE package = packages.id)"""
 
 
+_TOGETHER = 500  # writes in one transaction
+
+_Work = Callable[[sqlite3.Connection], object]
+
+
+class _Job:
+    """A write that waits for its transaction."""
+
+    __slots__ = ("done", "error", "tell", "work")
+
+    def __init__(self, work: _Work, tell: bool) -> None:
+        self.work = work
+        self.tell = tell
+        self.done = False
+        self.error: sqlite3.Error | None = None
+
+
 class SqliteCatalog:
     """`Catalog` in one file (store.base). One per worker, opened after fork; close it with `aclose`.
 
@@ -78,6 +97,7 @@ class SqliteCatalog:
         self._writer = connect(path)
         self._generation = generation
         self._turn = trio.Lock()
+        self._jobs: deque[_Job] = deque()  # filled by the loop, emptied by the writing thread
         self._uses: dict[tuple[str, str], float] = {}
         if generation is not None:
             # The last process in this slot may have died between a commit and saying so.
@@ -93,7 +113,7 @@ class SqliteCatalog:
         return int(version)
 
     def file(self, repository: str, path: str) -> FileRecord | None:
-        rows: list[_FileRow] = self._ask(_FILE, (repository, path))
+        rows = self._ask(_FILE, (repository, path))
         if not rows:
             return None
         owner, package, name, digest, size, media_type, etag, last_modified, origin, created, validated = rows[0]
@@ -101,7 +121,7 @@ class SqliteCatalog:
             owner,
             package,
             name,
-            Digest.parse(digest),
+            _digest(digest),
             size,
             media_type,
             etag,
@@ -113,7 +133,7 @@ class SqliteCatalog:
 
     def tags(self, repository: str, package: str, after: str, limit: int) -> list[VersionRecord]:
         rows: list[tuple[str, str, float]] = self._ask(_TAGS, (repository, package, after, limit))
-        return [VersionRecord(name, Digest.parse(digest), created) for name, digest, created in rows]
+        return [VersionRecord(name, _digest(digest), created) for name, digest, created in rows]
 
     def has_package(self, repository: str, package: str) -> bool:
         return bool(self._ask(_HAS_PACKAGE, (repository, package)))
@@ -199,29 +219,53 @@ class SqliteCatalog:
         self._reader.close()
         self._writer.close()
 
-    async def _write(self, work: Callable[[sqlite3.Connection], object], *, tell: bool = True) -> None:
-        async with self._turn:
-            # Not abandoned when cancelled: the thread commits, or has not begun.
-            await trio.to_thread.run_sync(self._transact, work, tell)
+    async def _write(self, work: _Work, *, tell: bool = True) -> None:
+        job = _Job(work, tell)
+        self._jobs.append(job)
+        try:
+            async with self._turn:
+                if not job.done:
+                    # Not abandoned when cancelled: the thread commits, or has not begun.
+                    await trio.to_thread.run_sync(self._transact)
+        finally:
+            if job in self._jobs:
+                self._jobs.remove(job)  # cancelled before a thread took it
+        if job.error is not None:
+            raise _as_problem(job.error) from job.error
 
-    def _transact(self, work: Callable[[sqlite3.Connection], object], tell: bool) -> None:
+    def _transact(self) -> None:
+        """In a thread: whatever waits to be written by now, as one transaction and with one sync."""
+        jobs: list[_Job] = []
+        while self._jobs and len(jobs) < _TOGETHER:
+            jobs.append(self._jobs.popleft())
         db = self._writer
         try:
             db.execute("BEGIN IMMEDIATE")
-            try:
-                work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            for job in jobs:
+                self._attempt(job)
+            db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise _as_problem(error) from error
-        if tell and self._generation is not None:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            for job in jobs:
+                job.error = error
+        if self._generation is not None and any(job.tell and job.error is None for job in jobs):
             self._generation.bump()
+        for job in jobs:
+            job.done = True
 
-
-_FileRow = tuple[str, str, str, str, int, str, str, str, str, float, float]
+    def _attempt(self, job: _Job) -> None:
+        """One of several writes: it fails alone, unless SQLite has given up the whole transaction."""
+        db = self._writer
+        db.execute("SAVEPOINT job")
+        try:
+            job.work(db)
+        except sqlite3.Error as error:
+            if not db.in_transaction:
+                raise
+            job.error = error
+            db.execute("ROLLBACK TO job")
+        db.execute("RELEASE job")
 
 
 def _put_file(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
@@ -252,6 +296,12 @@ def _put_file(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
     ).fetchall()
     db.execute("DELETE FROM missing WHERE repository = ? AND path = ?", (record.repository, record.path))
     return package, file
+
+
+def _digest(text: str) -> Digest:
+    """A digest that was checked before it was put."""
+    algorithm, _, value = text.partition(":")
+    return Digest(algorithm, value)
 
 
 _TABLE: dict[int, type[Problem]] = {sqlite3.SQLITE_FULL: StorageFull}

@@ -230,11 +230,14 @@ class GrowingSource:
         return end
 
     async def available(self, offset: int) -> int:
-        while True:
-            end = self.ready(offset)
-            if end > offset or self._file.verified:
-                return end
+        end = self.ready(offset)
+        if end > offset or self._file.verified:
+            await trio.lowlevel.checkpoint()  # who only ever asks must not stop the others
+            return self.ready(offset)
+        while end == offset and not self._file.verified:
             await self._file.more()
+            end = self.ready(offset)
+        return end
 
     def close(self) -> None:
         if not self._closed:

@@ -4,6 +4,7 @@
 
     <data>/                           0700, all that must survive
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
+        ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         store/                        the store named "default", unless the configuration places it elsewhere
 
     <root of a store>/                0700, one of these for each named store
@@ -75,6 +76,7 @@ class DataPaths:
         self.data = data
         self.catalog = data / "catalog.sqlite"
         self.store = data / "store"
+        self.authority = data / "ca"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""

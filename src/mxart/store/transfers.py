@@ -20,7 +20,7 @@ import trio
 
 from mxart.body import Source
 from mxart.digest import Digest
-from mxart.errors import UpstreamUnavailable
+from mxart.errors import Problem, UpstreamUnavailable
 from mxart.message import Headers
 from mxart.store.base import Joined, Origin
 from mxart.store.blobs import DiskBlobs
@@ -105,10 +105,17 @@ class DiskTransfers:
             disk, won = elect(path)
             inode = os.fstat(disk).st_ino
         except OSError as error:
+            problem = as_problem(error, str(digest))
+            if isinstance(problem, UpstreamUnavailable):
+                raise problem from error
             log.warning("%s: cannot be stored: %s", digest, error)
             disk, won = None, False
         if disk is not None and won:
-            stored = self._blobs.open(digest)
+            try:
+                stored = self._blobs.open(digest)
+            except Problem:
+                os.close(disk)
+                raise
             if stored is not None:  # renamed between our two looks; what we opened is a new, or an old, leftover
                 remove(path)
                 os.close(disk)

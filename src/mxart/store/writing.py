@@ -129,7 +129,8 @@ class Writing:
                 problem = problem or UpstreamUnavailable("the server is shutting down", retry_after=5.0)
                 keep = keep and self._wrong is None and self._file.written > 0
                 self._download.fail(problem)
-                log.warning(
+                log.log(
+                    logging.WARNING if self._download.begun else logging.INFO,
                     "%s: download ended at %d of %s bytes: %s; partial file %s",
                     self._download.digest,
                     self._file.written,
@@ -155,7 +156,7 @@ class Writing:
                     problem = UpstreamFailed(f"{self._download.digest}: {type(error).__name__}: {error}")
             self._ended = True
             self._work.unpark_all()
-            if problem is not None and (self._file.windowed or not self._rehashed):
+            if problem is not None and not (self._stored and self._rehashed):
                 nursery.cancel_scope.cancel()  # else what has been delivered is written, to be resumed from there
             stopped = False
         if problem is None and (stopped or self._wrong is not None):
@@ -173,10 +174,10 @@ class Writing:
                     await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
-                if self._file.windowed or self._file.disk is None:
-                    await self._into_memory(chunks)
-                else:
+                if self._stored:
                     await self._onto_disk(chunks)
+                else:
+                    await self._into_memory(chunks)
         except (OSError, _NobodyReads) as error:
             self._wrong = f"it can be neither stored nor passed on: {error}"
             scope.cancel()

@@ -1,0 +1,98 @@
+"""What is left behind by processes that died, and what is only noted in memory.
+
+A file whose lock is held belongs to somebody alive and is never touched.  Everything else below
+`tmp/` is rubbish.  A partial file is kept to be resumed, unless it is empty, too old, or has become
+a blob by another way.  All of this may run at any time, in several workers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable
+
+import trio
+
+from mxart.errors import Problem
+from mxart.store.catalog import SqliteCatalog
+from mxart.store.files import remove
+from mxart.store.locks import elect, same_file, try_lock
+from mxart.store.paths import StorePaths
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 30.0
+CLEAN_SECONDS = 24 * 3600.0
+PARTIAL_SECONDS = 7 * 24 * 3600.0
+_SETTLE_SECONDS = 60.0  # a temporary file this young may not have been locked yet
+
+
+def clean(paths: StorePaths, now: float, partial_seconds: float = PARTIAL_SECONDS) -> int:
+    """Remove what nobody will use any more; returns how many files that were. Blocks; errors are logged."""
+    removed = 0
+    try:
+        removed += sum(_clean_scratch(entry, now) for entry in os.scandir(paths.temporary))
+        removed += sum(_clean_partial(paths, entry.name, now - partial_seconds) for entry in os.scandir(paths.partials))
+    except OSError as error:
+        log.warning("%s: cannot be cleaned: %s", paths.root, error)
+    if removed:
+        log.info("%s: removed %d leftovers", paths.root, removed)
+    return removed
+
+
+def _clean_scratch(entry: os.DirEntry[str], now: float) -> bool:
+    try:
+        fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.fstat(fd).st_mtime > now - _SETTLE_SECONDS or not try_lock(fd) or not same_file(fd, entry.path):
+            return False
+        remove(entry.path)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _clean_partial(paths: StorePaths, name: str, oldest: float) -> bool:
+    digest = paths.digest_of(name)
+    if digest is None:
+        log.warning("%s/%s: not a file of this program; left alone", paths.partials, name)
+        return False
+    path = paths.partial(digest)
+    if not os.path.exists(paths.partials / name):
+        return False  # went with its partner
+    # Notes without a partial file: taking part in the election is the safe way to be alone with them.
+    fd, won = elect(path)
+    try:
+        if not won:
+            return False
+        state = os.fstat(fd)
+        if state.st_size and state.st_mtime >= oldest and not os.path.exists(paths.blob(digest)):
+            return False
+        remove(paths.notes(digest))
+        remove(path)
+        return True
+    finally:
+        os.close(fd)
+
+
+async def keep_house(catalog: SqliteCatalog, stores: Iterable[StorePaths]) -> None:
+    """Write uses every `FLUSH_SECONDS`, clean once now and once a day. Runs until cancelled.
+
+    Cancellation waits for what it is doing; the catalog's last uses are written by its `aclose`.
+    """
+    stores = list(stores)
+    next_clean = 0.0
+    while True:
+        now = time.time()
+        if now >= next_clean:
+            next_clean = now + CLEAN_SECONDS
+            for paths in stores:
+                await trio.to_thread.run_sync(clean, paths, now)
+        await trio.sleep(FLUSH_SECONDS)
+        try:
+            await catalog.flush(time.time())
+        except Problem as problem:
+            log.warning("last uses are not written: %s", problem.message)
