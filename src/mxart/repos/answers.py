@@ -36,7 +36,7 @@ async def _ask(repository: Repository, operation: File | Listing, request: Reque
             return respond_with(found, request)
         case Listing():
             listed = await repository.listing(operation, request.trace)
-            headers, data = repository.format.render(operation, listed, request.path)
+            headers, data = repository.format.render(operation, listed, request.target)
             extra = (("cache-control", "no-cache"), *((("warning", listed.warning),) if listed.warning else ()))
             etag = f'"{Digest.of(data).hex[:32]}"'
             return respond_with(Found(Digest.of(data), len(data), data, headers + extra, etag), request)

@@ -180,8 +180,8 @@ class Format(Protocol):
         """Read a page of upstream's list. Raises UpstreamFailed."""
         ...
 
-    def render(self, listing: Listing, listed: Listed, path: str) -> tuple[Headers, bytes]:
-        """A list as its client wants it; `path` is the request's own, escaped."""
+    def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
+        """A list as its client wants it; `target` is the request's own: path and query, escaped."""
         ...
 
     def word(self, problem: Problem) -> Response:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 import msgspec
 
@@ -146,11 +146,14 @@ class Oci:
             ("x-content-type-options", "nosniff"),
         )
 
-    def render(self, listing: Listing, listed: Listed, path: str) -> tuple[Headers, bytes]:
-        """The name and the link to the next page are the caller's own, with any prefix of the router's."""
+    def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
+        """The name and the link to the next page are the caller's own, with any prefix of the router's, and `ns`."""
+        path, _, query = target.partition("?")
         fields = [("content-type", _JSON), VERSION]
         if listed.more and listed.names and listing.limit:
             following = f"{path}?n={listing.limit}&last={quote(listed.names[-1], safe='')}"
+            for namespace in parse_qs(query).get("ns", [])[:1]:
+                following += f"&ns={quote(namespace, safe='')}"
             fields.append(("link", f'<{following}>; rel="next"'))
         if listing.of == "packages":
             return Headers(fields), msgspec.json.encode({"repositories": listed.names})
@@ -247,5 +250,6 @@ def _following(links: list[str]) -> str | None:
     """
     for target, parameters in _LINK.findall(", ".join(links)):
         if re.search(r';\s*rel\s*=\s*"?\s*next\b', parameters, re.IGNORECASE):
-            return quote(urlsplit(target).query, safe="=&%+-._~:/?@!$'()*,;")
+            # By hand: what the rest of the link looks like does not matter.
+            return quote(target.partition("#")[0].partition("?")[2], safe="=&%+-._~:/?@!$'()*,;")
     return None
