@@ -71,11 +71,11 @@ class Http1Body:
                         raise TooLarge(f"The body has more than {limit} bytes")
                     if self._received == self.length:
                         self._wire.next_event()  # EndOfMessage, for which nothing more has to arrive
-                        self._end()
+                        self._end(self._wire.trailing_data[0])
                     if data:
                         return bytes(data)
                 case h11.EndOfMessage():
-                    self._end()
+                    self._end(self._wire.trailing_data[0])
                     return b""
                 case _:  # NEED_DATA
                     if self._wire.they_are_waiting_for_100_continue:
@@ -86,11 +86,21 @@ class Http1Body:
                     data = await self._transport.receive_some(max(max_bytes, READ_BYTES))
                     if not data:
                         raise Disconnected("the client left in the middle of its request")
+                    if self.length is not None:
+                        # h11 has given out all it had; what is left is counting, and is spared its copies.
+                        return self._count(data, self.length)
                     self._wire.receive_data(data)
 
-    def _end(self) -> None:
+    def _count(self, data: bytes, length: int) -> bytes:
+        left = length - self._received
+        self._received += min(left, len(data))
+        if self._received == length:
+            self._end(data[left:])
+        return data[:left]
+
+    def _end(self, rest: bytes) -> None:
         self.complete = True
-        self._on_end(self._wire.trailing_data[0])
+        self._on_end(rest)
 
     @property
     def skippable(self) -> bool:
