@@ -111,7 +111,10 @@ class Group:
 
 def _closer(seen: NotFound | None, new: NotFound, subject: str) -> NotFound:
     """The refusal that says most: one about the thing itself rather than about its package."""
-    return new if seen is None or (seen.subject != subject and new.subject == subject) else seen
+    if seen is None:
+        return new
+    # Upstream's own refusal has no subject: it is about what was asked for.
+    return new if seen.subject not in ("", subject) and new.subject in ("", subject) else seen
 
 
 def _refuse_cycle(repository: Repository, chain: tuple[str, ...]) -> None:
