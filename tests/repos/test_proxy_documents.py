@@ -369,6 +369,24 @@ async def test_docker_hub_gets_library_before_a_single_name_and_keeps_one_copy(w
     assert response.status == 404
 
 
+async def test_nobody_waits_long_for_a_revalidation(world: World, autojump_clock: trio.testing.MockClock) -> None:
+    data, _ = fill(world)
+    hub = world.proxy()
+    await world.ask(hub, TAG)
+    world.clock.forward(301)
+    gate = world.upstream.answers[f"v2/{PATH}"].gate = trio.Event()
+    started = autojump_clock.current_time()
+    response, trace = await world.ask(hub, TAG)
+    assert autojump_clock.current_time() - started <= 10
+    assert (await body_of(response), trace.outcome) == (data, "stale")
+    # The question itself goes on, and its answer counts.
+    gate.set()
+    await trio.testing.wait_all_tasks_blocked()
+    _, trace = await world.ask(hub, TAG)
+    assert trace.outcome == "hit"
+    assert [ask.method for ask in world.upstream.asks] == ["GET", "HEAD"]
+
+
 async def test_a_ttl_of_zero_revalidates_every_time(world: World) -> None:
     fill(world)
     hub = world.proxy(rules=Rules(ttl=0))

@@ -16,7 +16,7 @@ from typing import Literal
 
 import trio
 
-from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Trace
 from mxart.repos.base import Document, Facts, Found
 from mxart.repos.flights import Flights
@@ -53,6 +53,19 @@ class Documents:
             return found
         if remote.rules.offline:
             return await self._offline(document, known, now, trace)
+        if known is not None and document.mutable:
+            # The question goes on without us; whoever asks later has its answer.
+            with trio.move_on_after(remote.rules.patience):
+                return await self._asked(document, trace)
+            problem = UpstreamTimeout(f"{remote.upstream.name} takes its time")
+            kept = await remote.shelf.take(document, known, now, until=now, warning=stale_warning(problem))
+            if kept is not None:
+                trace.outcome = "stale"
+                trace.notes.append(f"stale: {problem.message}")
+                return kept
+        return await self._asked(document, trace)
+
+    async def _asked(self, document: Document, trace: Trace) -> Found:
         work = self._refresh if document.mutable else self._obtain
         arrival, began = await self._flights.join(document.path, partial(work, document, trace))
         trace.outcome = arrival.outcome if began or arrival.outcome in ("hit", "stale") else "joined"

@@ -25,10 +25,14 @@ _HOLD = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long upstream's word holds, in seconds; `offline`: it is never asked."""
+    """How long upstream's word holds, in seconds; `offline`: it is never asked.
+
+    Who waits for a revalidation longer than `patience` gets the old copy: clients give up after 15 to 30.
+    """
 
     ttl: float = 300.0
     negative_ttl: float = 60.0
+    patience: float = 8.0
     offline: bool = False
 
     @property
@@ -91,9 +95,9 @@ class Remote:
                 await self.stock.catalog.put_missing(self.name, path, self.clock() + self.rules.negative_ttl)
 
     async def put(self, record: FileRecord) -> None:
-        """Record a name unless it is there already with the same bytes."""
+        """Record an immutable name unless it is there already with the same bytes."""
         known = self.stock.catalog.file(self.name, record.path)
-        if known is None or known.digest != record.digest or known.validated < record.validated:
+        if known is None or known.digest != record.digest:
             await self.stock.catalog.put_file(record)
 
     def tolerant(self, path: str) -> Tolerant:

@@ -14,6 +14,7 @@ a name, and links them as above.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -136,7 +137,11 @@ class Streams:
         remote = self._remote
         with self._claim(blob.path) as claim:
             fetch = remote.origin(remote.format.ask(blob, "GET"))
-            joined = await self._join(blob, claim, self._ours(blob.path, fetch))
+            began = time.perf_counter()
+            try:
+                joined = await self._join(blob, claim, self._ours(blob.path, fetch))
+            finally:
+                trace.upstream_seconds += time.perf_counter() - began
             try:
                 if joined.started:
                     trace.upstream_requests += 1
