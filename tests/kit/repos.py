@@ -156,6 +156,7 @@ class FakeTransfers:
         self._blobs = blobs
         self._nursery = nursery
         self.running: dict[Digest, Growing] = {}
+        self.leftovers: dict[Digest, tuple[bytes, Headers]] = {}  # partial files of a process that was killed
 
     async def join(self, digest: Digest, size: int | None, origin: Origin) -> Joined:
         stored = self._blobs.open(digest)
@@ -164,7 +165,9 @@ class FakeTransfers:
         growing = self.running.get(digest)
         started = growing is None
         if growing is None:
-            growing = self.running[digest] = Growing()
+            data, headers = self.leftovers.pop(digest, (b"", None))
+            growing = self.running[digest] = Growing(data)
+            growing.headers = headers
             self._nursery.start_soon(self._run, digest, growing, origin)
         while growing.headers is None:
             if growing.problem is not None:
@@ -316,11 +319,19 @@ class FakeUpstream:
         """What upstream.download does, without its resuming."""
 
         async def deliver(sink: Sink) -> None:
+            if sink.headers is not None and sink.offset == int(sink.headers.get("content-length") or -1):
+                sink.begin(sink.offset, sink.headers)
+            else:
+                await transfer(sink)
+
+        async def transfer(sink: Sink) -> None:
             async with self.open(ask) as reply:
                 length = reply.headers.get("content-length")
                 sink.begin(int(length) if length is not None else None, reply.headers)
+                skip = sink.offset
                 while chunk := await reply.receive():
-                    await sink.write(chunk)
+                    await sink.write(chunk[skip:])
+                    skip = max(0, skip - len(chunk))
 
         return deliver
 

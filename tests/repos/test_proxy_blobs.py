@@ -9,6 +9,7 @@ import trio.testing
 from kit.repos import Answer, FakeUpstream, World, body_of, code_of, fields_of
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from mxart.message import Headers
 from mxart.repos.remote import Rules
 
 DATA = bytes(range(256)) * 1024  # too large for memory
@@ -268,6 +269,25 @@ async def test_another_repositorys_not_found_is_not_ours(world: World) -> None:
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
     assert statuses == {"poor": 503, "rich": 200}
+
+
+@pytest.mark.parametrize("kept", [len(DATA), 1000])
+async def test_a_partial_file_that_anybody_may_have_left_is_not_served_without_our_upstreams_word(
+    world: World, kept: int
+) -> None:
+    target, _ = fill(world)
+    leftover = (DATA[:kept], Headers((("content-length", str(len(DATA))),)))
+    world.transfers.leftovers[Digest.of(DATA)] = leftover
+    response, _ = await world.ask(world.proxy("open", upstream=FakeUpstream()), target)
+    assert response.status == 404
+    await trio.testing.wait_all_tasks_blocked()
+    world.blobs.kept.clear()
+    world.transfers.leftovers[Digest.of(DATA)] = leftover
+    response, _ = await world.ask(world.proxy(), target)
+    assert await body_of(response) == DATA
+    await trio.testing.wait_all_tasks_blocked()
+    assert {name for name, _ in world.catalog.files} == {"hub"}
+    assert not world.blobs.opened
 
 
 async def test_a_page_for_people_does_not_confirm_a_blob(world: World) -> None:

@@ -11,6 +11,7 @@ from mxart.repos.base import File, Format, Found, Listed, Listing
 from mxart.repos.stock import Shelf, Stock
 
 _STEP = 1000
+_MAX_OWNED = 10_000
 
 
 class Local:
@@ -28,9 +29,19 @@ class Local:
         self._stock = stock
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
+        # Groups ask at every request; the answers hold until the catalog changes.
+        self._owned: dict[str, bool] = {}
+        self._generation: int | None = None
 
     def owns(self, package: str) -> bool:
-        return self._stock.catalog.has_package(self.name, package)
+        generation = self._stock.catalog.generation()
+        if generation != self._generation or len(self._owned) >= _MAX_OWNED:
+            self._owned.clear()
+            self._generation = generation
+        owned = self._owned.get(package)
+        if owned is None:
+            owned = self._owned[package] = self._stock.catalog.has_package(self.name, package)
+        return owned
 
     async def file(self, operation: File, trace: Trace) -> Found:
         trace.outcome = "local"

@@ -32,8 +32,8 @@ class Rules:
 
     ttl: float = 300.0
     negative_ttl: float = 60.0
-    patience: float = 8.0
     offline: bool = False
+    patience: float = 8.0
 
     @property
     def hold(self) -> float:

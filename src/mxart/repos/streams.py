@@ -62,7 +62,9 @@ class _Noting:
         return self._sink.headers
 
     def begin(self, total: int | None, headers: Headers) -> None:
-        self._claim.confirmed = True
+        # A file that an earlier process left complete is begun without a word from upstream.
+        if self._sink.headers is None or self._sink.offset != total:
+            self._claim.confirmed = True
         self._sink.begin(total, headers)
 
     async def write(self, chunk: bytes) -> None:
@@ -136,10 +138,9 @@ class Streams:
     async def _download(self, blob: Blob, trace: Trace) -> Found:
         remote = self._remote
         with self._claim(blob.path) as claim:
-            fetch = remote.origin(remote.format.ask(blob, "GET"))
             began = time.perf_counter()
             try:
-                joined = await self._join(blob, claim, self._ours(blob.path, fetch))
+                joined = await self._join(blob, claim)
             finally:
                 trace.upstream_seconds += time.perf_counter() - began
             try:
@@ -154,16 +155,16 @@ class Streams:
                 raise
             if not claim.followed:
                 claim.followed = True
-                remote.nursery.start_soon(self._follow, blob, self._ours(blob.path, fetch))
+                remote.nursery.start_soon(self._follow, blob)
             trace.outcome = "miss" if joined.started else "joined"
             return self._found(blob, facts, joined.source, joined.source.total)
 
-    async def _join(self, blob: Blob, claim: _Claim, origin: Origin) -> Joined:
+    async def _join(self, blob: Blob, claim: _Claim) -> Joined:
         """Transfers.join, but a refusal counts only if it is our own upstream's."""
         for attempt in range(_ATTEMPTS):
             claim.problem = None
             try:
-                return await self._remote.stock.transfers.join(blob.digest, None, origin)
+                return await self._remote.stock.transfers.join(blob.digest, None, self._ours(blob))
             except Problem as problem:
                 if claim.problem is not None:
                     raise
@@ -172,12 +173,13 @@ class Streams:
                     raise UpstreamUnavailable(message, subject=blob.subject, retry_after=5) from problem
         raise AssertionError("unreachable")
 
-    def _ours(self, path: str, fetch: Origin) -> Origin:
+    def _ours(self, blob: Blob) -> Origin:
         """An origin that notes, when it is the one chosen, what this repository's upstream says."""
 
         async def origin(sink: Sink) -> None:
-            with self._claim(path) as claim:
+            with self._claim(blob.path) as claim:
                 claim.problem = None
+                fetch = self._remote.origin(self._remote.format.ask(blob, "GET"))
                 try:
                     await fetch(_Noting(sink, claim))
                 except Problem as problem:
@@ -186,12 +188,12 @@ class Streams:
 
         return origin
 
-    async def _follow(self, blob: Blob, origin: Origin) -> None:
+    async def _follow(self, blob: Blob) -> None:
         """Wait for the end of a download and record its name."""
         remote = self._remote
         with self._claim(blob.path) as claim:
             try:
-                joined = await remote.stock.transfers.join(blob.digest, None, origin)
+                joined = await remote.stock.transfers.join(blob.digest, None, self._ours(blob))
                 try:
                     size = await _complete(joined.source)
                 finally:
