@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,32 @@ async def test_an_origin_with_a_bug_is_an_upstream_failure_and_does_not_end_the_
             await store.transfers.join(Digest.of(DATA), None, origin)
         good = ScriptedOrigin(DATA)
         (await store.transfers.join(good.digest, None, good)).source.close()
+
+
+async def test_a_bug_while_storing_ends_the_one_download_and_not_the_server(tmp_path: Path) -> None:
+    def write(_fd: int, chunks: Sequence[bytes], _offset: int) -> tuple[int, OSError | None]:
+        raise RuntimeError(f"cannot start a thread for {len(chunks)}")
+
+    async with running_store(tmp_path, write) as store:
+        origin = ScriptedOrigin(DATA)
+        joined = await store.transfers.join(origin.digest, None, origin)
+        assert await until_broken(joined.source) == 0
+        joined.source.close()
+        assert store.partials() == []
+        digest = await store.blobs.put(DATA)
+        joined = await store.transfers.join(digest, None, origin)
+        assert await read_all(joined.source) == DATA
+        joined.source.close()
+
+
+async def test_a_flood_of_single_bytes_is_taken_in_batches(tmp_path: Path) -> None:
+    data = some_bytes(60_000)
+    origin = ScriptedOrigin(data, chunk=1)
+    async with running_store(tmp_path) as store:
+        joined = await store.transfers.join(origin.digest, None, origin)
+        with trio.fail_after(10):
+            assert await read_all(joined.source) == data
+        joined.source.close()
 
 
 async def test_shutdown_lets_downloads_finish_until_its_deadline_and_keeps_the_rest(tmp_path: Path) -> None:

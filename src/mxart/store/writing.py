@@ -3,8 +3,8 @@
 The origin calls `Writing.write`, which only queues (up to `_QUEUE` bytes, then the origin waits).  One
 task takes the queue whole and hands it to a worker thread, which writes it, publishes the new
 watermark to the loop at once, and then hashes it; meanwhile the loop fills the next queue and the
-readers send.  So receiving, sending and hashing overlap on two cores, small chunks coalesce by
-themselves under load, and a slow disk never holds the loop.
+readers send.  So receiving, sending and hashing overlap on two cores, and a slow disk never holds the
+loop.  The first bytes after a pause go at once, those of a fast stream in batches.
 
 Every end of it::
 
@@ -36,7 +36,9 @@ from mxart.store.paths import StorePaths
 
 log = logging.getLogger(__name__)
 
-_QUEUE = 1024 * 1024  # bytes that may wait to be written
+_QUEUE = 2 * 1024 * 1024  # bytes that may wait to be written
+_BATCH = 512 * 1024  # worth a visit to a thread at once (which costs as much as hashing 64 KiB) ...
+_PATIENCE = 0.002  # ... while less than that waits until the last visit is so many seconds ago
 _CHUNKS = 1024  # and pieces, so that a flood of tiny ones stays small
 _REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
 _PIECE = 1024 * 1024
@@ -104,10 +106,12 @@ class Writing:
         if total is not None and self._offset + len(chunk) > total:
             self._wrong = f"upstream sent more than the {total} bytes it spoke of"
             raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+        first = not self._queue
         self._queue.append(chunk)
         self._queued += len(chunk)
         self._offset += len(chunk)
-        self._work.unpark_all()
+        if first or self._queued >= _BATCH or len(self._queue) >= _CHUNKS:
+            self._work.unpark_all()
         while self._queued >= _QUEUE or len(self._queue) >= _CHUNKS:
             await self._space.park()
 
@@ -122,6 +126,10 @@ class Writing:
             problem = await self._fetch()
             if problem is None:
                 keep = await self._judge(started)
+        except Exception as error:
+            # One download ends, never the server.
+            log.exception("%s: storing it failed in an unforeseen way", self._download.digest)
+            problem = Problem(f"{self._download.digest}: {type(error).__name__} while storing it")
         finally:
             # Also when cancelled: no awaits from here on.
             if not self._file.verified:
@@ -167,17 +175,22 @@ class Writing:
         """Write and hash what is queued, until the origin has ended and all is done."""
         try:
             await self._rehash()
+            patience = trio.current_time()
             while True:
                 while not self._queue:
                     if self._ended:
                         return
                     await self._work.park()
+                with trio.move_on_at(patience):
+                    while self._queued < _BATCH and len(self._queue) < _CHUNKS and not self._ended:
+                        await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
                 if self._stored:
                     await self._onto_disk(chunks)
                 else:
                     await self._into_memory(chunks)
+                patience = trio.current_time() + _PATIENCE
         except (OSError, _NobodyReads) as error:
             self._wrong = f"it can be neither stored nor passed on: {error}"
             scope.cancel()
