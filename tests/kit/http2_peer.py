@@ -56,9 +56,16 @@ class _Client(h2.connection.H2Connection):
 
 
 class Http2Peer:
-    """A client. With `credit` off it never gives window back. Misbehave with `send_raw`."""
+    """A client. With `credit` off it never gives window back.
 
-    def __init__(self, sock: trio.socket.SocketType, *, credit: bool = True, window: int | None = None) -> None:
+    To misbehave there is `send_raw`, and `raw`: then what comes back is only noted, not judged.
+    """
+
+    def __init__(
+        self, sock: trio.socket.SocketType, *, credit: bool = True, window: int | None = None, raw: bool = False
+    ) -> None:
+        self.raw = raw
+        self._unread = bytearray()
         self.stream = trio.SocketStream(sock)
         self.credit = credit
         self.window = window
@@ -144,6 +151,9 @@ class Http2Peer:
         if not data:
             self.closed = True
             return
+        if self.raw:
+            self._note(data)
+            return
         for event in self.wire.receive_data(data):
             self._take(event)
         if not self.closed:
@@ -151,6 +161,31 @@ class Http2Peer:
                 await self.flush()
             except trio.BrokenResourceError:
                 self.closed = True
+
+    def _note(self, data: bytes) -> None:
+        """What matters of the server's frames to a client that keeps no state."""
+        self._unread += data
+        while len(self._unread) >= 9:
+            length = int.from_bytes(self._unread[:3])
+            if len(self._unread) < 9 + length:
+                return
+            kind, flags, stream_id = struct.unpack(">BBI", self._unread[3:9])
+            payload = bytes(self._unread[9 : 9 + length])
+            del self._unread[: 9 + length]
+            answer = self.answers.setdefault(stream_id, Answer())
+            answer.ended |= kind in {DATA, HEADERS} and bool(flags & 1)
+            match kind:
+                case 0:
+                    answer.body += payload
+                case 3:
+                    answer.reset = int.from_bytes(payload)
+                case 6:
+                    self.pongs += flags & 1
+                case 7:
+                    last, error = struct.unpack(">II", payload[:8])
+                    self.goaways.append((last, error))
+                case _:
+                    pass
 
     def _take(self, event: h2.events.Event) -> None:
         match event:
@@ -267,6 +302,7 @@ async def served(
     greet: bool = True,
     credit: bool = True,
     window: int | None = None,
+    raw: bool = False,
     progress_seconds: float = 60.0,
     send_buffer: int | None = None,
 ) -> AsyncIterator[Served]:
@@ -277,7 +313,7 @@ async def served(
     handler = RecordingHandler(answer)
     draining, done = trio.Event(), trio.Event()
     transport = PlainTransport(trio.socket.from_stdlib_socket(ours), PEER, progress_seconds)
-    peer = Http2Peer(trio.socket.from_stdlib_socket(theirs), credit=credit, window=window)
+    peer = Http2Peer(trio.socket.from_stdlib_socket(theirs), credit=credit, window=window, raw=raw)
 
     async def serve(scope: trio.CancelScope) -> None:
         with scope:

@@ -246,6 +246,8 @@ class _Connection:
         self._handlers += 1
         try:
             response = await noticing(self._handler.handle(stream.request), hand_over)
+        except Disconnected:
+            pass  # of the request's body: the stream is dropped already
         except Exception:
             log.exception("a handler failed")
         finally:

@@ -32,7 +32,15 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamClosedBy, StreamInputs
 from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from mxart.message import Headers
 from mxart.proto.hpack_memo import BlockReader, BlockWriter
@@ -286,6 +294,11 @@ class Wire(H2Connection):
         """Unknown settings are ignored (RFC 9113 section 6.5.2); h2 would keep every one of 65536."""
         frame.settings = {setting: value for setting, value in frame.settings.items() if setting in _KNOWN_SETTINGS}
         return super()._receive_settings_frame(frame)
+
+    def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
+        if frame.stream_id > self.highest_inbound_stream_id or frame.stream_id % 2 == 0:
+            raise ProtocolError("a stream that was never opened is reset")  # RFC 9113 section 6.4; h2 lets it pass
+        return super()._receive_rst_stream_frame(frame)
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         return [], [Left(frame.error_code)]
