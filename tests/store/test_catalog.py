@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -221,3 +223,41 @@ async def test_a_catalog_that_breaks_while_running_is_a_problem_and_not_an_absen
     with pytest.raises(Problem):
         await catalog.put_file(record("x"))
     await catalog.aclose(time.time())
+
+
+_KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from mxart.digest import Digest
+from mxart.store.base import FileRecord
+from mxart.store.catalog import SqliteCatalog
+
+async def main():
+    catalog = SqliteCatalog(Path(sys.argv[1]))
+    for number in range(1000):
+        await catalog.put_tag("hub", "p", str(number), FileRecord("hub", "p", str(number), Digest.of(b"1"), 1, "t"))
+        os.write(1, f"{number}\\n".encode())
+
+trio.run(main)
+"""
+
+
+async def test_what_was_acknowledged_before_a_kill_is_there_and_nothing_is_half(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    process = await trio.lowlevel.open_process([sys.executable, "-c", _KILLED, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = b""
+    async with process.stdout:
+        while said.count(b"\n") < 5:
+            said += await process.stdout.receive_some()
+        process.kill()
+        while more := await process.stdout.receive_some():
+            said += more
+    await process.wait()
+    acknowledged = said.decode().split()
+    catalog = SqliteCatalog(path)
+    tags = [tag.name for tag in catalog.tags("hub", "p", "", 2000)]
+    assert set(acknowledged) <= set(tags)
+    assert len(tags) <= len(acknowledged) + 1
+    assert all(catalog.file("hub", tag) is not None for tag in tags)
+    catalog.close()
