@@ -24,9 +24,8 @@ def restored() -> Iterator[None]:
 def test_an_exchange_is_one_json_object_with_its_fields(restored: None) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading) as lines, os.fdopen(writing, "w"):
-        sink = configure("info", writing)
-        logging.getLogger("mxart.exchange").info("GET %s", "/v2/", extra={"fields": {"status": 200}})
-        logging.getLogger("mxart.exchange").debug("not at this level")
+        sink, events = configure("info", writing)
+        events("GET /v2/", {"status": 200})
         sink.flush()
         line = json.loads(lines.readline())
     assert line["message"] == "GET /v2/"
@@ -46,10 +45,8 @@ def test_a_warning_is_written_at_once_with_what_came_before(restored: None) -> N
 def test_on_a_terminal_lines_are_text_without_a_strangers_control_characters(restored: None) -> None:
     ours, theirs = pty.openpty()
     try:
-        sink = configure("info", theirs)
-        logging.getLogger("mxart").info(
-            "GET /\x07\x1b]0;owned\x07", extra={"fields": {"agent": "a\x1b[2Jb", "why": ""}}
-        )
+        sink, events = configure("info", theirs)
+        events("GET /\x07\x1b]0;owned\x07", {"agent": "a\x1b[2Jb", "why": ""})
         sink.flush()
         text = os.read(ours, 4096).decode()
     finally:

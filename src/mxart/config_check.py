@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
@@ -44,8 +45,16 @@ def _listeners(config: Config) -> Iterator[Fault]:
             yield place, f"{listener.address} is taken by listener[{seen[listener.address]}] already"
         seen[listener.address] = index
     for index, name in enumerate(config.tls.names):
-        if not _HOST.match(name):
-            yield f"tls.names[{index}]", f"{name!r} is not a host name in lower case"
+        if not _HOST.match(name) and not _is_address(name):
+            yield f"tls.names[{index}]", f"{name!r} is not a host name in lower case, nor an IP address"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _proxies(place: str, chain: str | None) -> Iterator[Fault]:

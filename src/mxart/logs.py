@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -62,24 +62,38 @@ class _SinkHandler(logging.Handler):
         self._sink.write(line.encode("utf-8", "backslashreplace") + b"\n", at_once=record.levelno >= logging.WARNING)
 
 
-def _time(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+class _Clock:
+    """Timestamps; the part that changes once a second is made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, seconds: float) -> str:
+        whole = int(seconds)
+        if whole != self._second:
+            self._second, self._text = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+        return f"{self._text}.{int((seconds - whole) * 1000):03d}Z"
+
+
+_time = _Clock()
+
+
+def _json(
+    seconds: float, level: str, logger: str, message: str, fields: Mapping[str, object] | None
+) -> dict[str, object]:
+    line: dict[str, object] = {"time": _time(seconds), "level": level, "logger": logger, "message": message}
+    if fields:
+        line.update(fields)
+    return line
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; an exchange's fields stand beside time, level and message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": _time(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
         fields = getattr(record, "fields", None)
-        if fields:
-            line.update(fields)
+        line = _json(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return _encode(line).decode()
@@ -89,15 +103,18 @@ class TextFormatter(logging.Formatter):
     """For people: time of day, message, then the fields that say something."""
 
     def format(self, record: logging.LogRecord) -> str:
-        colour = _COLOURS.get(record.levelname, "")
-        text = f"{_time(record.created)[11:23]} {colour}{record.levelname[:4]:4}\x1b[0m {_visible(record.getMessage())}"
-        fields = getattr(record, "fields", None)
-        if fields:
-            told = " ".join(f"{key}={_visible(str(value))}" for key, value in fields.items() if value not in ("", None))
-            text += f"  \x1b[2m{told}\x1b[0m"
+        text = _text(record.created, record.levelname, record.getMessage(), getattr(record, "fields", None))
         if record.exc_info:
             text += "\n" + "\n".join(map(_visible, self.formatException(record.exc_info).splitlines()))
         return text
+
+
+def _text(seconds: float, level: str, message: str, fields: Mapping[str, object] | None) -> str:
+    text = f"{_time(seconds)[11:23]} {_COLOURS.get(level, '')}{level[:4]:4}\x1b[0m {_visible(message)}"
+    if fields:
+        told = " ".join(f"{key}={_visible(str(value))}" for key, value in fields.items() if value not in ("", None))
+        text += f"  \x1b[2m{told}\x1b[0m"
+    return text
 
 
 def _visible(text: str) -> str:
@@ -105,14 +122,41 @@ def _visible(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def configure(level: Level, fd: int = 2) -> LineSink:
-    """Send our loggers' lines to a descriptor. Called once a process, before anything is logged."""
+class EventLog:
+    """The lines that come once an exchange: the same form as all others, without the cost of a log record."""
+
+    def __init__(self, name: str, sink: LineSink | None, *, readable: bool = False) -> None:
+        self._name = name
+        self._sink = sink  # None: this level is not wanted
+        self._readable = readable
+
+    def __bool__(self) -> bool:
+        """Whether anybody wants these lines."""
+        return self._sink is not None
+
+    def __call__(self, message: str, fields: Mapping[str, object]) -> None:
+        """One line, at level info."""
+        if self._sink is None:
+            return
+        now = time.time()
+        if self._readable:
+            line = _text(now, "INFO", message, fields).encode("utf-8", "backslashreplace")
+        else:
+            line = _encode(_json(now, "info", self._name, message, fields))
+        self._sink.write(line + b"\n")
+
+
+SILENT = EventLog("", None)
+
+
+def configure(level: Level, fd: int = 2) -> tuple[LineSink, EventLog]:
+    """Send our loggers' lines, and those of exchanges, to a descriptor. Once a process, before anything is logged."""
     sink = LineSink(fd)
-    formatter = TextFormatter() if os.isatty(fd) else JsonFormatter()
+    readable = os.isatty(fd)
     root = logging.getLogger("mxart")
-    root.handlers[:] = [_SinkHandler(sink, formatter)]
+    root.handlers[:] = [_SinkHandler(sink, TextFormatter() if readable else JsonFormatter())]
     root.setLevel(level.upper())
     root.propagate = False
     logging.logMultiprocessing = logging.logProcesses = logging.logThreads = False
-    sys.stdout.flush()
-    return sink
+    wanted = root.isEnabledFor(logging.INFO)
+    return sink, EventLog("mxart.exchange", sink if wanted else None, readable=readable)

@@ -1,0 +1,239 @@
+"""The composition root: builds every part from the configuration, owns the nurseries and the order of shutdown.
+
+`prepare` runs in the supervisor and makes what all workers share; `Server.serve` is a worker's life.
+
+Nurseries of a worker: background (transfers, upkeep) ⊃ connections ⊃ listeners.  Shutdown goes the
+other way: stop accepting, let connections finish until a deadline, then transfers until the same one.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from mxart.build import Parts, Trust
+from mxart.config import Config
+from mxart.listeners import Bound, bind_all
+from mxart.logs import EventLog, LineSink
+from mxart.metrics import Metrics
+from mxart.proto.authority import Authority
+from mxart.proto.certificates import Sessions
+from mxart.proto.tls import TlsServer
+from mxart.server import metrics as series
+from mxart.server.gateway import Gateway
+from mxart.server.handler import Gate
+from mxart.server.own import OwnPages
+from mxart.server.tunnels import TunnelTable
+from mxart.store.catalog import SqliteCatalog
+from mxart.store.generation import Generation
+from mxart.store.paths import DataPaths, stores
+from mxart.supervisor import Prepared
+from mxart.upstream.dial import Dialer
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 0.2
+_UPKEEP_SECONDS = 30.0
+_GENERATIONS = 4  # generations of workers that may overlap while old ones drain
+_MIN_WIDTH = 16
+
+
+def authority(config: Config) -> Authority:
+    """The program's own CA, made at first use. Raises ConfigError."""
+    paths = DataPaths(config.data)
+    paths.create()
+    return Authority.open(paths.authority)
+
+
+def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, EventLog]) -> Server:
+    """Make ready what all workers share. Raises ConfigError; then nothing has changed for `previous`."""
+    before = previous if isinstance(previous, Server) else None
+    ca = authority(config)
+    trust = Trust.read(config)
+    places = stores(config)
+    for place in places.values():
+        place.create()
+    SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
+    sessions = before.sessions if before is not None else Sessions()
+    tls = _tls(config, ca, sessions)
+    bound = bind_all(config, before.bound if before is not None else ())
+    if before is not None and before.config.data == config.data:
+        slots = before.slots.after()
+    else:
+        width = max(config.workers, _MIN_WIDTH)
+        slots = Slots(Generation(_GENERATIONS * width), width)
+    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots)
+
+
+def _tls(config: Config, ca: Authority, sessions: Sessions) -> TlsServer:
+    """Our CA vouches for what the configuration claims, and for what this machine is called. Raises ConfigError."""
+    ours = {host for settings in config.repositories.values() for host in settings.hosts}
+    ours |= {"localhost", socket.gethostname().lower()}
+    return TlsServer(
+        ca, ours.__contains__, certificates=config.tls.certificates, names=config.tls.names, sessions=sessions
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The catalog's generation counter, and which of its slots the workers of a configuration count in.
+
+    It outlives a reload, so that old workers that drain and new ones see each other's writes.
+    """
+
+    counter: Generation
+    width: int
+    number: int = 0
+
+    def after(self) -> Slots:
+        """For the next configuration."""
+        return Slots(self.counter, self.width, self.number + 1)
+
+    def of(self, worker: int) -> Generation:
+        """A worker's own."""
+        return self.counter.slot(self.number % _GENERATIONS * self.width + worker % self.width)
+
+
+class Server:
+    """A configuration made ready (supervisor.Prepared)."""
+
+    def __init__(
+        self,
+        config: Config,
+        ca: Authority,
+        trust: Trust,
+        bound: tuple[Bound, ...],
+        tls: TlsServer,
+        sessions: Sessions,
+        *,
+        log_to: tuple[LineSink, EventLog],
+        slots: Slots,
+    ) -> None:
+        self.config = config
+        self.ca = ca
+        self.trust = trust
+        self.bound = bound
+        self.tls = tls
+        self.sessions = sessions
+        self.sink, self.exchanges = log_to
+        self.slots = slots
+        self.metrics = Metrics(series.families(config.repositories), config.workers)
+
+    @property
+    def workers(self) -> int:
+        return self.config.workers
+
+    @property
+    def drain_seconds(self) -> float:
+        return self.config.limits.drain_seconds
+
+    @property
+    def urls(self) -> list[str]:
+        return [bound.url for bound in self.bound]
+
+    def release(self, staying: list[Prepared]) -> None:
+        kept = {id(sock) for other in staying if isinstance(other, Server) for sock in other.sockets}
+        for sock in self.sockets:
+            if id(sock) not in kept:
+                sock.close()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Every listening socket."""
+        return [sock for bound in self.bound for sock in bound.sockets]
+
+    def serve(self, index: int, life: int, ready: Callable[[], None]) -> None:
+        self.metrics.for_worker(index)
+        trio.run(_Worker(self, self.slots.of(index)).run, life, ready)
+
+
+class _Worker:
+    """One worker process, from its fork to its end."""
+
+    def __init__(self, server: Server, generation: Generation) -> None:
+        self._server = server
+        self._config = server.config
+        self._metrics = server.metrics
+        self._generation = generation
+        self._draining = trio.Event()
+
+    async def run(self, life: int, ready: Callable[[], None]) -> None:
+        server = self._server
+        dialer = Dialer(self._config.upstreams)
+        dialer.listening(sock.getsockname()[:2] for sock in server.sockets)
+        parts = Parts(self._config, server.trust, self._generation, self._metrics, dialer)
+        try:
+            # Listened to until the end: a second SIGTERM must not cut the draining short.
+            with trio.open_signal_receiver(signal.SIGTERM) as told:
+                await self._live(parts, told, life, ready)
+        finally:
+            self._metrics.set(series.WORKERS, value=0)
+            server.sink.flush()
+
+    async def _live(self, parts: Parts, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> None:
+        server, limits = self._server, self._config.limits
+        async with trio.open_nursery() as background:
+            await parts.start(background)
+            own = OwnPages(self._metrics, lambda: not self._draining.is_set(), lambda: server.ca.pem)
+            gateway = Gateway(
+                handler=Gate(parts.routes, parts.repositories, own, self._metrics, server.exchanges),
+                tls=server.tls,
+                tunnels=TunnelTable(self._config.tunnels),
+                dialer=parts.dialer,
+                limits=limits,
+                max_connections=max(1, limits.connections // self._config.workers),
+                metrics=self._metrics,
+                draining=self._draining,
+            )
+            background.start_soon(self._flush_log)
+            background.start_soon(self._upkeep, parts)
+            deadline = await self._accept(gateway, told, life, ready)
+            await parts.stop(max(0.0, deadline - trio.current_time()))
+            background.cancel_scope.cancel()
+
+    async def _accept(self, gateway: Gateway, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> float:
+        """Serve until told to stop and every connection is done, or the deadline, which is returned, has come."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as listeners:
+                for bound in self._server.bound:
+                    for sock in bound.sockets:
+                        listener = trio.socket.from_stdlib_socket(sock)
+                        listeners.start_soon(gateway.accept, listener, bound.role, connections)
+                self._metrics.set(series.WORKERS, value=1)
+                ready()
+                await _first_of(told.__anext__, partial(trio.lowlevel.wait_readable, life))
+                listeners.cancel_scope.cancel()
+            for sock in self._server.sockets:
+                sock.close()
+            self._draining.set()
+            deadline = trio.current_time() + self._config.limits.drain_seconds
+            connections.cancel_scope.deadline = deadline
+        return deadline
+
+    async def _flush_log(self) -> None:
+        while True:
+            await trio.sleep(_FLUSH_SECONDS)
+            self._server.sink.flush()
+
+    async def _upkeep(self, parts: Parts) -> None:
+        while True:
+            await trio.sleep(_UPKEEP_SECONDS)
+            parts.sweep()
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Return when the first of them does; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[[], Awaitable[object]]) -> None:
+            await one()
+            nursery.cancel_scope.cancel()
+
+        for one in waits:
+            nursery.start_soon(wait, one)

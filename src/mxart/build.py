@@ -1,0 +1,161 @@
+"""Builds the parts of a worker from the configuration: stores, upstreams, repositories, routes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from mxart.config import Config
+from mxart.config import Repository as Settings
+from mxart.errors import ConfigError
+from mxart.metrics import Metrics
+from mxart.repos.base import Format, Repository
+from mxart.repos.group import Group, building_order
+from mxart.repos.local import Local
+from mxart.repos.oci.format import Oci
+from mxart.repos.proxy import Proxy
+from mxart.repos.remote import Rules
+from mxart.repos.stock import Memory, Stock
+from mxart.server.metrics import UpstreamObserver
+from mxart.server.routes import Mount, Routes
+from mxart.store.base import Origin
+from mxart.store.blobs import DiskBlobs
+from mxart.store.catalog import SqliteCatalog
+from mxart.store.generation import Generation
+from mxart.store.housekeeping import keep_house
+from mxart.store.paths import DataPaths, stores
+from mxart.store.transfers import DiskTransfers
+from mxart.upstream.base import Ask
+from mxart.upstream.dial import Dialer
+from mxart.upstream.download import Download
+from mxart.upstream.remote import Remote
+from mxart.upstream.tls import ClientTls
+from mxart.upstream.tokens import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is read from files at start: whom we believe, and what upstreams know us by. Both by repository."""
+
+    tls: Mapping[str, ClientTls]
+    credentials: Mapping[str, Credentials]
+
+    @classmethod
+    def read(cls, config: Config) -> Trust:
+        """Raises ConfigError naming the repository and the file."""
+        tls: dict[str, ClientTls] = {}
+        by_file: dict[str, ClientTls] = {}
+        credentials: dict[str, Credentials] = {}
+        for name, settings in config.repositories.items():
+            if settings.kind != "proxy":
+                continue
+            try:
+                if settings.ca_file not in by_file:
+                    by_file[settings.ca_file] = ClientTls(settings.ca_file)
+            except ConfigError as error:
+                raise ConfigError(f"repository.{name}.ca_file: {error}") from None
+            tls[name] = by_file[settings.ca_file]
+            credentials[name] = Credentials(
+                settings.username,
+                settings.password or _secret(settings.password_file, f"repository.{name}.password_file"),
+                settings.token or _secret(settings.token_file, f"repository.{name}.token_file"),
+            )
+        return cls(tls, credentials)
+
+
+def _secret(file: str, place: str) -> str:
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{place}: {file} cannot be read: {why}") from None
+
+
+class Parts:
+    """Everything that answers requests in one worker. Built in the worker; `start` first, `stop` last."""
+
+    def __init__(self, config: Config, trust: Trust, generation: Generation, metrics: Metrics, dialer: Dialer) -> None:
+        self._config = config
+        self._trust = trust
+        self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
+        self._paths = stores(config)
+        self._blobs = {name: DiskBlobs(paths) for name, paths in self._paths.items()}
+        self._transfers = {name: DiskTransfers(paths, self._blobs[name]) for name, paths in self._paths.items()}
+        self._observer = UpstreamObserver(metrics)
+        self._memory = Memory()
+        self._remotes: list[Remote] = []
+        self.dialer = dialer
+        self.repositories: dict[str, Repository] = {}
+        self.routes = Routes(
+            Mount(name, settings.format, settings.hosts, settings.path)
+            for name, settings in config.repositories.items()
+        )
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Begin the background work in a nursery of the worker's."""
+        for transfers in self._transfers.values():
+            await nursery.start(transfers.run)
+        nursery.start_soon(keep_house, self._catalog, tuple(self._paths.values()))
+        settings = self._config.repositories
+        groups = {name: item.members for name, item in settings.items() if item.kind == "group"}
+        for name, item in settings.items():
+            if name not in groups:
+                self.repositories[name] = self._single(name, item, nursery)
+        for name in building_order(groups, self.repositories):
+            members = [self.repositories[member] for member in groups[name]]
+            self.repositories[name] = Group(name, _format(settings[name]), members)
+
+    def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
+        stock = Stock(self._blobs[settings.store], self._transfers[settings.store], self._catalog, self._memory)
+        if settings.kind == "local":
+            return Local(name, _format(settings), stock)
+        remote = Remote(
+            name,
+            settings.upstreams,
+            self.dialer,
+            proxy=settings.proxy,
+            tls=self._trust.tls[name],
+            credentials=self._trust.credentials[name],
+            concurrency=settings.concurrency,
+            observer=self._observer,
+        )
+        self._remotes.append(remote)
+
+        def origin(ask: Ask) -> Origin:
+            return Download(remote, ask)
+
+        return Proxy(
+            name,
+            _format(settings),
+            remote,
+            stock,
+            nursery=nursery,
+            origin=origin,
+            rules=Rules(ttl=settings.ttl, negative_ttl=settings.negative_ttl, offline=settings.offline),
+        )
+
+    def sweep(self) -> None:
+        """Close upstream connections that nobody uses any more. Now and then; cheap."""
+        for remote in self._remotes:
+            remote.sweep()
+
+    async def stop(self, seconds: float) -> None:
+        """Let downloads finish for so long, then close everything. Cancelled: closes at once."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for transfers in self._transfers.values():
+                    nursery.start_soon(transfers.stop, seconds)
+        finally:
+            for remote in self._remotes:
+                await remote.aclose()
+            await self._catalog.aclose(time.time())
+
+
+def _format(settings: Settings) -> Format:
+    return Oci(settings.upstreams)

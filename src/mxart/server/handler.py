@@ -1,0 +1,127 @@
+"""From a request to its response, and to its log line: routing, the repository's answer, every error.
+
+This is the one place where an error becomes a response.  A `Problem` is worded by the format that the
+request is for; anything else is a fault of ours: 500, with its traceback in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from mxart.body import Body
+from mxart.errors import MxartError, Problem
+from mxart.logs import SILENT, EventLog
+from mxart.message import Headers, Peer, Request, Response, Sent
+from mxart.metrics import Metrics
+from mxart.repos.answers import answer
+from mxart.repos.base import Format, Repository
+from mxart.server import metrics as series
+from mxart.server.own import OwnPages, page
+from mxart.server.routes import Routes, ToOwn, ToRepository
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """The handler of every connection (message.Handler)."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        repositories: Mapping[str, Repository],
+        own: OwnPages,
+        metrics: Metrics,
+        exchanges: EventLog = SILENT,
+    ) -> None:
+        self._routes = routes
+        self._repositories = repositories
+        self._formats: dict[str, Format] = {r.format.name: r.format for r in repositories.values()}
+        self._own = own
+        self._metrics = metrics
+        self._exchanges = exchanges
+
+    async def handle(self, request: Request) -> Response:
+        repository: Repository | None = None
+        try:
+            to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
+            if isinstance(to, ToOwn):
+                request.trace.outcome = "own"
+                return self._own.answer(request)
+            repository = self._repositories[to.repository]
+            request.trace.repository = to.repository
+            return await self._ask(repository, to, request)
+        except Problem as problem:
+            request.trace.notes.append(f"{problem.status}: {problem.message}")
+            return self._word(problem, repository, request)
+        except MxartError as error:  # a body that broke before it began
+            request.trace.notes.append(str(error))
+            return page(502, "text/plain; charset=utf-8", f"{error}\n".encode())
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return page(500, "text/plain; charset=utf-8", b"internal error; the server's log tells more\n")
+
+    async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
+        operation = repository.format.parse(request.method, to.path, request.query, request.headers)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
+        return await answer(repository, operation, request)
+
+    def _word(self, problem: Problem, repository: Repository | None, request: Request) -> Response:
+        format_ = repository.format if repository is not None else None
+        if format_ is None and (request.path == "/v2" or request.path.startswith("/v2/")):
+            format_ = self._formats.get("oci")
+        if format_ is not None:
+            return format_.word(problem)
+        return plain_problem(problem)
+
+    def refuse(self, status: int, message: str, peer: Peer) -> Response:
+        self._metrics.add(series.REFUSED)
+        self._exchanges(f"refused: {message}", {"client": peer.address, "status": status})
+        return page(status, "text/plain; charset=utf-8", f"{message}\n".encode())
+
+    def finished(self, request: Request, response: Response | None, sent: Sent) -> None:
+        trace = request.trace
+        status = response.status if response is not None else 0
+        cut = sent.error is not None
+        self._metrics.add(
+            series.EXCHANGES, trace.repository, trace.outcome or "none", "cut" if cut else f"{status // 100}xx"
+        )
+        self._metrics.add(series.SENT, trace.repository, amount=sent.body_bytes)
+        if sent.first_byte is not None:
+            self._metrics.observe(series.FIRST_BYTE, trace.repository, seconds=sent.first_byte - sent.started)
+        if not self._exchanges:
+            return
+        fields: dict[str, object] = {
+            "client": request.peer.address,
+            "method": request.method,
+            "path": request.path,
+            "host": request.authority,
+            "protocol": request.version if request.peer.scheme == "http" else f"{request.version}+tls",
+            "status": status,
+            "repository": trace.repository,
+            "outcome": trace.outcome,
+            "bytes": sent.body_bytes,
+            "first_byte_ms": _ms(sent.first_byte - sent.started) if sent.first_byte is not None else None,
+            "total_ms": _ms(sent.finished - sent.started),
+            "upstream_requests": trace.upstream_requests,
+            "upstream_ms": _ms(trace.upstream_seconds),
+            "agent": request.headers.get("user-agent") or "",
+        }
+        if sent.error is not None:
+            fields["error"] = sent.error
+        if trace.notes:
+            fields["why"] = "; ".join(trace.notes)
+        self._exchanges(f"{request.method} {request.path} {status}", fields)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+def plain_problem(problem: Problem) -> Response:
+    """A problem where no format words it: one line of text."""
+    fields = [("content-type", "text/plain; charset=utf-8"), *problem.headers]
+    if problem.retry_after is not None:
+        fields.append(("retry-after", str(max(1, round(problem.retry_after)))))
+    return Response(problem.status, Headers(fields), Body([f"{problem.message}\n".encode()]))

@@ -1,0 +1,89 @@
+"""The series that this server keeps: what each means, and which label values there can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mxart.metrics import Family, Metrics
+
+OUTCOMES = ("hit", "miss", "joined", "revalidated", "stale", "local", "negative", "own", "none")
+STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "cut")
+UPSTREAM_RESULTS = ("2xx", "3xx", "4xx", "5xx", "failed")
+
+EXCHANGES = "mxart_exchanges"
+SENT = "mxart_sent_bytes"
+FIRST_BYTE = "mxart_first_byte_seconds"
+CONNECTIONS = "mxart_connections"
+ACCEPTED = "mxart_accepted_connections"
+REFUSED = "mxart_refused_connections"
+TUNNELS = "mxart_tunnels"
+TUNNELLED = "mxart_tunnelled_bytes"
+UPSTREAM_REQUESTS = "mxart_upstream_requests"
+UPSTREAM_RECEIVED = "mxart_upstream_received_bytes"
+UPSTREAM_FIRST_BYTE = "mxart_upstream_first_byte_seconds"
+UPSTREAM_REMAINING = "mxart_upstream_ratelimit_remaining"
+WORKERS = "mxart_workers"
+
+
+def families(repositories: Iterable[str]) -> list[Family]:
+    """Every series of a server with these repositories."""
+    names = tuple(repositories)
+    everything = (*names, "")
+    return [
+        Family(
+            EXCHANGES,
+            "counter",
+            "Requests answered, by repository, where the answer came from, and status class; cut: ended early",
+            [("repository", everything), ("outcome", OUTCOMES), ("status", STATUSES)],
+        ),
+        Family(SENT, "counter", "Body bytes sent to clients", [("repository", everything)]),
+        Family(
+            FIRST_BYTE,
+            "histogram",
+            "From the request's head to the first byte of the answer",
+            [("repository", everything)],
+        ),
+        Family(CONNECTIONS, "gauge", "Connections open now"),
+        Family(ACCEPTED, "counter", "Connections accepted"),
+        Family(REFUSED, "counter", "Connections ended before a request or a tunnel"),
+        Family(TUNNELS, "gauge", "Tunnels open now"),
+        Family(TUNNELLED, "counter", "Bytes passed through tunnels", [("direction", ("up", "down"))]),
+        Family(
+            UPSTREAM_REQUESTS,
+            "counter",
+            "Requests to upstream by the status class of the answer; failed: there was none",
+            [("repository", names), ("result", UPSTREAM_RESULTS)],
+        ),
+        Family(UPSTREAM_RECEIVED, "counter", "Body bytes received from upstream", [("repository", names)]),
+        Family(
+            UPSTREAM_FIRST_BYTE, "histogram", "From asking upstream to the head of its answer", [("repository", names)]
+        ),
+        Family(
+            UPSTREAM_REMAINING,
+            "gauge",
+            "What upstream last said of its rate limit's remainder",
+            [("repository", names)],
+            most=True,
+        ),
+        Family(WORKERS, "gauge", "Worker processes serving"),
+    ]
+
+
+class UpstreamObserver:
+    """Counts what upstreams tell (upstream.observe.Observer)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, upstream: str, status: int, seconds: float) -> None:
+        self._metrics.add(UPSTREAM_REQUESTS, upstream, f"{status // 100}xx")
+        self._metrics.observe(UPSTREAM_FIRST_BYTE, upstream, seconds=seconds)
+
+    def received(self, upstream: str, count: int) -> None:
+        self._metrics.add(UPSTREAM_RECEIVED, upstream, amount=count)
+
+    def failed(self, upstream: str, cause: str) -> None:  # the cause is in the log
+        self._metrics.add(UPSTREAM_REQUESTS, upstream, "failed")
+
+    def rate_limit(self, upstream: str, remaining: int) -> None:
+        self._metrics.set(UPSTREAM_REMAINING, upstream, value=remaining)
