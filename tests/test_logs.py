@@ -36,7 +36,8 @@ def test_an_exchange_is_one_json_object_with_its_fields(restored: None) -> None:
 def test_a_warning_is_written_at_once_with_what_came_before(restored: None) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading) as lines, os.fdopen(writing, "w"):
-        configure("info", writing)
+        sink, _ = configure("info", writing)
+        sink.gather()
         logging.getLogger("mxart").info("first")
         logging.getLogger("mxart").warning("second")
         assert [json.loads(lines.readline())["message"] for _ in range(2)] == ["first", "second"]

@@ -133,16 +133,17 @@ def test_a_bad_reload_is_reported_and_the_old_configuration_kept(tmp_path: Path)
 
 
 def test_stopping_lets_an_open_request_finish_first(tmp_path: Path) -> None:
-    with mxart(tmp_path) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-            client.sendall(b"GET /-/health HTTP/1.1\r\nHost: x\r\n")
-            get(f"{server.url}/-/health")  # the half request was accepted before this one
-            os.kill(server.service.pid, signal.SIGTERM)
-            eventually(lambda: "stopping" in server.log())
-            client.sendall(b"\r\n")
-            answer = client.makefile("rb").read()
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert b"connection: close" in answer.lower()
+    server = Mxart(tmp_path)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(b"GET /-/health HTTP/1.1\r\nHost: x\r\n")
+        get(f"{server.url}/-/health")  # the half request was accepted before this one
+        os.kill(server.service.pid, signal.SIGTERM)
+        eventually(lambda: "stopping" in server.log())
+        client.sendall(b"\r\n")
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer.lower()
+    assert server.service.process.wait(20) == 0
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ class _Worker:
         return deadline
 
     async def _flush_log(self) -> None:
+        self._server.sink.gather()
         while True:
             await trio.sleep(_FLUSH_SECONDS)
             self._server.sink.flush()

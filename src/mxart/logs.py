@@ -23,18 +23,26 @@ _FLUSH_BYTES = 16384
 
 
 class LineSink:
-    """Gathers lines for a descriptor. `flush` is called by a task of the server, and by every important line."""
+    """Writes lines to a descriptor: each at once, or, after `gather`, several together.
+
+    Who asks it to gather calls `flush` often.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._gathering = False
         self._lines: list[bytes] = []
         self._size = 0
+
+    def gather(self) -> None:
+        """Keep lines back until `flush`, an important line, or a bufferful."""
+        self._gathering = True
 
     def write(self, line: bytes, *, at_once: bool = False) -> None:
         """Take a line, with its newline."""
         self._lines.append(line)
         self._size += len(line)
-        if at_once or self._size > _FLUSH_BYTES:
+        if at_once or not self._gathering or self._size > _FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
