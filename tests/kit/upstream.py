@@ -69,7 +69,7 @@ class Say:
     raw: bytes | None = None  # instead of everything: these bytes, then close
 
 
-def say(body: bytes | str = b"", status: int = 200, /, **more: object) -> Say:
+def say(body: bytes | str = b"", status: int = 200, **more: object) -> Say:
     """A Say; `headers` may be a dict."""
     if isinstance(body, str):
         body = body.encode()
@@ -161,6 +161,9 @@ class FakeUpstream:
                 if not more:
                     return
                 buffer += more
+                if buffer.startswith(b"\x16"):  # a TLS hello on a plain port: what web servers say to it
+                    await stream.send_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                    return
             head, _, buffer = buffer.partition(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
             method, target, _ = lines[0].split(" ")
@@ -184,7 +187,7 @@ async def _give(answer: Say, seen: Seen, stream: trio.abc.Stream, sock: trio.soc
         await stream.send_all(answer.raw)
         return False
     answer = _ranged(answer, seen)
-    if await _fail(answer, -1, sock):
+    if await _fail(answer, -1, stream, sock):
         return False
     fields = list(answer.headers)
     if answer.chunked:
@@ -205,16 +208,18 @@ async def _give(answer: Say, seen: Seen, stream: trio.abc.Stream, sock: trio.soc
         await stream.send_all(b"%x\r\n%b\r\n" % (len(piece), piece) if answer.chunked else piece)
         if answer.gap:
             await trio.sleep(answer.gap)
-    if ends and await _fail(answer, end, sock):
+    if ends and await _fail(answer, end, stream, sock):
         return False
     if answer.chunked:
         await stream.send_all(b"0\r\n\r\n")
     return not (answer.close or answer.no_length)
 
 
-async def _fail(answer: Say, at: int, sock: trio.socket.SocketType) -> bool:
+async def _fail(answer: Say, at: int, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> bool:
     if answer.stall_after == at:
-        await trio.sleep_forever()
+        while await stream.receive_some():
+            pass
+        return True
     if answer.reset_after == at:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()

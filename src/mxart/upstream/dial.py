@@ -117,9 +117,9 @@ class Dialer:
             addresses = await self._allowed(host, port, tunnel=tunnel, explicit=explicit)
             _log.debug("dialling %s:%d at %s", host, port, ", ".join(addresses))
             return await _first_of(addresses, port, host)
-        if tunnel and is_ip(host):
-            self._judge(host, [host], port, tunnel=tunnel, explicit=explicit)
         fixed = self.resolver.fixed(host)
+        if tunnel and is_ip(fixed or host):
+            self._judge(host, [fixed or host], port, tunnel=tunnel, explicit=explicit)
         stations = [(proxy.host, proxy.port) for proxy in way[1:]] + [(fixed or host, port)]
         nearest = way[0]
         _log.debug("dialling %s:%d through %s", host, port, ", ".join(map(str, way)))

@@ -6,6 +6,8 @@ rest of the program sees.  Foreign exceptions are turned into Trouble where they
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
 from dataclasses import dataclass
 from enum import Enum
@@ -99,6 +101,7 @@ class Trouble(MxartError):
         self.cause = cause
         self.detail = detail
         self.retry_after = retry_after
+        self.elsewhere = False  # behind a redirect: it says nothing about the mirror's own health
 
     @property
     def rule(self) -> Rule:
@@ -127,6 +130,8 @@ def status_trouble(status: int, detail: str, retry_after: float | None = None) -
     return Trouble(cause, detail, retry_after)
 
 
+_SSL_FRAME = re.compile(r"\[[^]]*\]|\(_ssl\.c:\d+\)")
+
 # In order; the first match counts (SSLCertVerificationError is an SSLError is an OSError).
 _FOREIGN: tuple[tuple[type[Exception], Cause], ...] = (
     (ssl.SSLCertVerificationError, Cause.CERTIFICATE),
@@ -151,7 +156,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error.args[-1]}".replace("_", " ").lower().replace("tls:", "TLS:")
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+        # "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"
+        return "TLS: " + (_SSL_FRAME.sub("", str(error.args[-1])).strip() or str(error.reason).lower())
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

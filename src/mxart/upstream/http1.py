@@ -44,7 +44,6 @@ class Http1Connection:
         self._left = 0
         self._keep = True
         self.expires = 0.0  # kept by the pool
-        self.used = False
 
     @property
     def reusable(self) -> bool:
@@ -66,15 +65,17 @@ class Http1Connection:
         if body or method == "POST":
             fields.append(("content-length", str(len(body))))
         try:
-            request = self._h11.send(h11.Request(method=method, target=target, headers=fields)) or b""
+            raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+            request = self._h11.send(h11.Request(method=method, target=target, headers=raw)) or b""
             if body:
                 request += self._h11.send(h11.Data(data=body)) or b""
             request += self._h11.send(h11.EndOfMessage()) or b""
             await self._wire.send_all(request)
             response = await self._head()
+        except UnicodeEncodeError:
+            raise Trouble(Cause.PROTOCOL, f"{self.origin}: the request cannot be written as HTTP") from None
         except FOREIGN as error:
             raise trouble_of(error, str(self.origin)) from None
-        self.used = True
         status = response.status_code
         found = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers.raw_items())
         self._keep = response.http_version == b"1.1" and "close" not in (found.combined("connection") or "").lower()

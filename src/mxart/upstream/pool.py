@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,14 +15,12 @@ from mxart.message import Headers
 from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, reason, trouble_of
 from mxart.upstream.http1 import Http1Connection
+from mxart.upstream.http2 import Http2Connection, Http2Stream
 from mxart.upstream.proxies import Proxy
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin
 from mxart.upstream.wires import PlainWire, TlsWire, Wire
-
-if TYPE_CHECKING:
-    from mxart.upstream.http2 import Http2Connection, Http2Stream
 
 _log = logging.getLogger("mxart.upstream")
 _IDLE_SECONDS = 30.0  # less than what servers wait before they close
@@ -72,7 +69,7 @@ class Exchange:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go. Idempotent; waits for nothing, so it may be called when cancelled."""
+        """Let go. Idempotent; takes no time worth speaking of, so it may be called when cancelled."""
         if not self._closed:
             self._closed = True
             await self._pool.give_back(self._channel)
@@ -131,7 +128,7 @@ class Pool:
         if not bulk or origin in self._h2_only:
             shared = self._shared.get(origin)
             if shared is not None and shared.available:
-                return self._stream(shared), True
+                return shared.stream(), True
         for index in range(len(self._idle) - 1, -1, -1):
             if self._idle[index].origin == origin:
                 connection = self._idle.pop(index)
@@ -140,11 +137,6 @@ class Pool:
                     continue
                 return connection, True
         return None, False
-
-    def _stream(self, connection: Http2Connection) -> Http2Stream:
-        from mxart.upstream.http2 import Http2Stream  # noqa: PLC0415  # loaded only when a server speaks HTTP/2
-
-        return Http2Stream(connection)
 
     async def _open(self, origin: Origin, bulk: bool) -> Http1Connection | Http2Stream:
         sock = await self._dialer.connect(origin.host, origin.port, self._way)
@@ -165,7 +157,8 @@ class Pool:
             ) from None
         except ssl.SSLError as error:
             wire.close()
-            if wanted and "NO_APPLICATION_PROTOCOL" in (error.reason or ""):
+            # The alert of RFC 7301 section 3.2. Python gives it no code and not always a reason, only a text.
+            if wanted and "no application protocol" in str(error).replace("_", " ").lower():
                 self._h2_only.add(origin)
                 return await self._open(origin, bulk)
             raise trouble_of(error, str(origin)) from None
@@ -177,9 +170,12 @@ class Pool:
             raise
         if secured.alpn != "h2":
             return Http1Connection(secured, origin)
-        from mxart.upstream.http2 import Http2Connection  # noqa: PLC0415  # see _stream
-
         connection = Http2Connection(secured, origin)
+        try:
+            await connection.start()
+        except BaseException:
+            connection.close()
+            raise
         known = self._shared.get(origin)
         if known is None or not known.available:
             self._shared[origin] = connection
@@ -188,7 +184,7 @@ class Pool:
                 known.close_if_done()
         else:
             connection.retired = True  # two opened at once: this one serves its own request only
-        return self._stream(connection)
+        return connection.stream()
 
     async def _drop(self, channel: Http1Connection | Http2Stream) -> None:
         if isinstance(channel, Http1Connection):

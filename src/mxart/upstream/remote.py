@@ -167,7 +167,7 @@ class Remote:
     # The mirrors, in rounds.
 
     async def _ask(self, ask: Ask) -> tuple[_Mirror, Exchange]:
-        pauses = 0.0
+        started = trio.current_time()
         told: list[Trouble] = []
         for attempt in range(self._patience.rounds):
             troubles: list[Trouble] = []
@@ -184,9 +184,8 @@ class Remote:
             if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
                 told = troubles
             wait = self._wait(troubles, attempt)
-            if wait is None or pauses + wait > self._patience.total:
+            if wait is None or trio.current_time() - started + wait > self._patience.total:
                 break
-            pauses += wait
             _log.debug("%s: asking again in %.2f s (%s)", self.name, wait, troubles[-1].detail)
             await trio.sleep(wait)
         raise self._worst(told)
@@ -199,7 +198,9 @@ class Remote:
         _log.debug("%s: %s: %s", self.name, trouble.cause.value, trouble.detail)
         mirror.last_trouble = trouble.detail
         self.observer.failed(self.name, trouble.cause.value)
-        if trouble.retry_after is not None and trouble.retry_after > self._patience.longest_pause:
+        if trouble.elsewhere or trouble.retry_after is None:
+            return
+        if trouble.retry_after > self._patience.longest_pause:
             mirror.rests_until = trio.current_time() + trouble.retry_after
 
     def _wait(self, troubles: list[Trouble], attempt: int) -> float | None:
@@ -233,7 +234,7 @@ class Remote:
             exchange = await self._walk(mirror, ask)
             event = Event.ANSWERED
         except Trouble as error:
-            event = Event.FAILED if error.rule.counts else Event.SUCCEEDED
+            event = Event.FAILED if error.rule.counts and not error.elsewhere else Event.SUCCEEDED
             raise
         except NotFound:
             event = Event.SUCCEEDED
@@ -248,7 +249,11 @@ class Remote:
         trusted = True
         method = ask.method
         while True:
-            exchange = await self._authorized(mirror, url, method, ask, trusted=trusted)
+            try:
+                exchange = await self._authorized(mirror, url, method, ask, trusted=trusted)
+            except Trouble as error:
+                error.elsewhere = url.origin != mirror.url.origin
+                raise
             try:
                 status = exchange.status
                 if status not in _REDIRECT_STATUSES:
@@ -261,6 +266,10 @@ class Remote:
                     return exchange
                 following = self._follow(url, exchange)
                 await exchange.finish()
+            except Trouble as error:
+                error.elsewhere = url.origin != mirror.url.origin
+                await exchange.aclose()
+                raise
             except BaseException:
                 await exchange.aclose()
                 raise

@@ -27,7 +27,7 @@ class Patience:
     rounds: int = 3  # times that the mirrors are gone through
     first_pause: float = 0.25  # doubles each round
     longest_pause: float = 5.0  # a Retry-After up to this is waited for, a longer one is passed on
-    total: float = 20.0  # of all pauses of one question
+    total: float = 20.0  # after so long a question is not asked again
 
 
 USUAL_TIMEOUTS = Timeouts()
