@@ -2,7 +2,7 @@
 
 import pytest
 from hpack import Decoder, Encoder, HPACKError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mxart.proto.hpack_memo import BlockReader, BlockWriter
@@ -16,10 +16,12 @@ def given_back(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return fields
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(_FIELDS, _SIZES, st.tuples(_SIZES, _SIZES)), max_size=30))
 def test_blocks_that_come_again_mean_what_they_say(steps: list[object]) -> None:
     """Blocks and changes of the table's size in any order, against a plain decoder."""
     encoder, plain, decoder = Encoder(), Decoder(), Decoder()
+    BlockWriter[int](encoder)  # hpack's own table forgets to tell of a size that is set twice
     reader = BlockReader(decoder, given_back)
     for step in steps:
         match step:
@@ -36,6 +38,7 @@ def test_blocks_that_come_again_mean_what_they_say(steps: list[object]) -> None:
                 assert decoder.header_table.dynamic_entries == plain.header_table.dynamic_entries
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(_FIELDS, _SIZES), max_size=30))
 def test_answers_that_go_out_again_can_be_read(steps: list[object]) -> None:
     """Whatever is remembered, a plain decoder at the other end reads what was meant."""

@@ -57,6 +57,7 @@ log = logging.getLogger(__name__)
 
 _READ = 64 << 10
 _BACKLOG = 64 << 10  # bytes of output above which nothing more is read
+_KEEPS_UP = 256 << 10  # bytes of a body that were read: its handler is one that reads
 _CLOSE_SECONDS = 2.0  # for the last bytes, GOAWAY among them, of a connection that is given up
 _LAST_CALL_SECONDS = 1.0  # for the PING between the two GOAWAY of a drain
 _DRAIN_PING = b"draining"
@@ -355,6 +356,11 @@ class _Connection:
 
     def body_taken(self, stream_id: int, count: int) -> None:
         self._wire.give_back(count, stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if stream.taken < _KEEPS_UP <= stream.taken + count and not stream.ended:
+                self._wire.widen(stream_id)
+            stream.taken += count
         if self._wire.pending:
             self._notify()
 

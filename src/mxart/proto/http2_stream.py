@@ -240,6 +240,7 @@ class Stream:
         "sending",
         "stalled",
         "started",
+        "taken",
     )
 
     def __init__(self, stream_id: int, started: float, ended: bool) -> None:
@@ -251,6 +252,7 @@ class Stream:
         self.request: Request | None = None
         self.incoming: Incoming | None = None
         self.response: Response | None = None
+        self.taken = 0  # bytes of the request's body that the handler has read
         self.length: int | None = None  # what Content-Length says of the answer
         self.outgoing: Outgoing | None = None
         self.sending = Sending.UNANSWERED

@@ -9,8 +9,8 @@ its windows, its settings.  This subclass changes four things, each for a reason
 2. HEADERS of new streams are judged by `http2_head`: what is wrong with a request is an error of
    the stream (RFC 9113 section 8.1.1), where h2 would end the connection; and what a block means
    may be remembered (`hpack_memo`).  A stream too many is refused (section 5.1.2), not fatal.
-3. HEADERS and DATA of answers are written without building frame objects; their states and windows
-   are still h2's.
+3. DATA is read, and HEADERS and DATA of answers are written, without building frame objects; their
+   states and windows are still h2's.
 4. GOAWAY, sent or received, ends nothing by itself (section 6.8): existing streams go on.  h2 would
    close.
 
@@ -30,7 +30,7 @@ from h2.events import Event, StreamReset, TrailersReceived
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamClosedBy, StreamInputs
+from h2.stream import StreamClosedBy, StreamInputs, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import (
     DataFrame,
@@ -48,8 +48,10 @@ from mxart.proto.http2_flood import Cost, FloodMeter
 from mxart.proto.http2_head import Fields, Head, Malformed, Refused, judge_trailers, read_head, response_fields
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-STREAM_WINDOW = 128 << 10  # bytes of a request's body that wait for its handler
-CONNECTION_WINDOW = 1 << 20  # and of all bodies of a connection together: that is all it can make us hold
+# Bytes of requests' bodies that wait for their handlers: of a stream, and of a connection.  They are all that a
+# connection can make us hold.  Streams whose handlers keep up get more: over a long way the window is the speed.
+STREAM_WINDOW, WIDE_STREAM_WINDOW = 128 << 10, 1 << 20
+CONNECTION_WINDOW, WIDE_CONNECTION_WINDOW = 1 << 20, 4 << 20
 _CONTINUATIONS = 32  # frames that one header block may be cut into
 _REMEMBERED = 1024  # closed streams, whose late frames are told from nonsense
 
@@ -112,6 +114,7 @@ class Wire(H2Connection):
         self._input = bytearray()
         self._preface = PREFACE
         self._greeted = False
+        self._wide = False
         self._block_bytes = 0  # of a header block that CONTINUATION frames go on with
         self._block_frames = 0
         self._closed_streams: dict[int, StreamClosedBy | None] = {}
@@ -180,6 +183,13 @@ class Wire(H2Connection):
                 block = bytes(data[9:end])
                 del data[:end]
                 return self._opened(stream_id, block, bool(flags & _END_STREAM))
+        elif kind == _DATA and not flags & _PADDED and not in_block:
+            stream = self.streams.get(stream_id & 0x7FFFFFFF)
+            if stream is not None and stream.state_machine.state in _TAKES_DATA:
+                body = bytes(data[9:end])
+                del data[:end]
+                self._inbound_flow_control_window_manager.window_consumed(length)
+                return stream.receive_data(body, bool(flags & _END_STREAM), length)[1]
         frame = bytes(data[:end])
         del data[:end]
         return self.receive_data(frame)
@@ -371,6 +381,14 @@ class Wire(H2Connection):
         elif increment := self._inbound_flow_control_window_manager.process_bytes(count):
             self._prepare_for_sending([WindowUpdateFrame(0, window_increment=increment)])
 
+    def widen(self, stream_id: int) -> None:
+        """Let the peer send further ahead on a stream."""
+        if self.is_open(stream_id):
+            self.increment_flow_control_window(WIDE_STREAM_WINDOW - STREAM_WINDOW, stream_id)
+            if not self._wide:
+                self._wide = True
+                self.increment_flow_control_window(WIDE_CONNECTION_WINDOW - CONNECTION_WINDOW)
+
     def is_open(self, stream_id: int) -> bool:
         """Whether either side may still send on a stream."""
         stream = self.streams.get(stream_id)
@@ -413,6 +431,7 @@ class Wire(H2Connection):
 
 
 _KNOWN_SETTINGS = frozenset(SettingCodes)
+_TAKES_DATA = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 _RESETS = (StreamClosedBy.SEND_RST_STREAM, StreamClosedBy.RECV_RST_STREAM)
 
 
