@@ -101,7 +101,7 @@ async def test_a_stalled_body_is_taken_up_from_the_other_mirror() -> None:
         one.on("/blob", say(BLOB, stall_after=5000))
         two.on("/blob", say(BLOB))
         sink = ListSink()
-        await download([one, two], sink, idle=0.1)
+        await download([one, two], sink, idle=0.25)
         assert bytes(sink.data) == BLOB
         assert (one.count(), two.count()) == (1, 1)
 
@@ -200,7 +200,7 @@ async def test_a_stall_without_end_is_a_timeout() -> None:
     async with fake_upstream() as up:
         up.on("/blob", say(BLOB, stall_after=5), say(BLOB, stall_after=0))
         with pytest.raises(UpstreamTimeout, match="stalled"):
-            await download([up], ListSink(), idle=0.03)
+            await download([up], ListSink(), idle=0.1)
 
 
 async def test_an_upstream_that_breaks_off_all_the_time_but_moves_is_used_to_the_end() -> None:
@@ -246,7 +246,7 @@ async def test_an_html_page_with_200_is_delivered_for_the_digest_to_refuse() -> 
 
 async def test_a_slow_body_that_moves_takes_as_long_as_it_takes() -> None:
     async with fake_upstream() as up:
-        up.on("/blob", say(BLOB, step=100_000, gap=0.02))
+        up.on("/blob", say(BLOB, step=100_000, gap=0.05))
         sink = ListSink()
-        await download([up], sink, idle=0.15, first_byte=0.15)  # less than the whole takes
+        await download([up], sink, idle=0.4, first_byte=0.4)  # less than the whole takes
         assert (bytes(sink.data), up.count()) == (BLOB, 1)

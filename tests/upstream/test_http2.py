@@ -100,7 +100,7 @@ async def test_a_stream_that_is_reset_is_told(up: FakeH2, tls: ClientTls) -> Non
 
 async def test_one_that_does_not_answer_is_a_timeout_and_others_go_on(up: FakeH2, tls: ClientTls) -> None:
     up.mute.add("/mute")
-    hub = remote(up, tls, first_byte=0.1)
+    hub = remote(up, tls, first_byte=0.3)
     with pytest.raises(UpstreamTimeout, match="did not answer"):
         await pull(hub, "mute")
     assert await pull(hub, "small") == b"small"

@@ -22,13 +22,13 @@ from mxart.message import Headers
 from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.remote import Remote
-from mxart.upstream.timing import Patience, Timeouts
+from mxart.upstream.timing import USUAL_TIMEOUTS, Patience, Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
 
 BLOB = random.Random(3).randbytes(300_000)
 QUICK = Patience(rounds=3, first_pause=0.001, longest_pause=0.02, total=1.0)
-SHORT = Timeouts(connect=0.3, first_byte=0.1, idle=0.1, queue=0.1)
+SHORT = Timeouts(first_byte=0.2, idle=0.2)
 ASK = Ask("GET", "blob")
 
 
@@ -45,7 +45,6 @@ async def _nothing_is_left_behind() -> AsyncIterator[None]:
 
 
 def remote(*urls: str, dialer: Dialer | None = None, patience: Patience = QUICK, **more: object) -> Remote:
-    more.setdefault("timeouts", SHORT)
     return Remote("hub", urls, dialer or Dialer(Upstreams()), patience=patience, **more)  # type: ignore[arg-type]
 
 
@@ -59,12 +58,17 @@ async def pull(hub: Remote, ask: Ask = ASK) -> bytes:
 
 
 async def expect(
-    problem: type[Problem], match: str, *answers: Say, ask: Ask = ASK, requests: int | None = None
+    problem: type[Problem],
+    match: str,
+    *answers: Say,
+    ask: Ask = ASK,
+    requests: int | None = None,
+    timeouts: Timeouts = USUAL_TIMEOUTS,
 ) -> None:
     """One fake upstream that answers so; the pull ends as that problem, with the upstream's name and the cause."""
     async with fake_upstream() as up:
         up.on("/blob", *answers)
-        hub = remote(up.url)
+        hub = remote(up.url, timeouts=timeouts)
         with pytest.raises(problem, match=match) as caught:
             await pull(hub, ask)
         assert type(caught.value).__mro__[0] is problem or isinstance(caught.value, UpstreamFailed)
@@ -92,7 +96,7 @@ async def test_its_name_does_not_exist() -> None:
 
 
 async def test_it_accepts_and_says_nothing() -> None:
-    await expect(UpstreamTimeout, "did not answer within 0.1 s", say(stall_after=-1), requests=1)
+    await expect(UpstreamTimeout, "did not answer within 0.2 s", say(stall_after=-1), requests=1, timeouts=SHORT)
 
 
 async def test_it_resets_before_an_answer() -> None:
@@ -108,7 +112,7 @@ async def test_it_resets_in_the_body() -> None:
 
 
 async def test_it_stalls_in_the_body() -> None:
-    await expect(UpstreamTimeout, "stalled for 0.1 s", say(BLOB, stall_after=1000), requests=1)
+    await expect(UpstreamTimeout, "stalled for 0.2 s", say(BLOB, stall_after=1000), requests=1, timeouts=SHORT)
 
 
 async def test_its_body_is_short() -> None:
@@ -212,7 +216,7 @@ async def test_the_next_mirror_is_asked_when_the_first_fails(bad: Say) -> None:
     async with fake_upstream() as one, fake_upstream() as two:
         one.on("/blob", bad)
         two.on("/blob", say(BLOB))
-        hub = remote(one.url, two.url)
+        hub = remote(one.url, two.url, timeouts=SHORT if bad.stall_after else USUAL_TIMEOUTS)
         async with hub.open(ASK) as reply:
             assert reply.origin == two.url
         await hub.aclose()
@@ -416,7 +420,7 @@ async def test_only_so_many_transfers_at_one_time_and_the_others_in_their_order(
     async with fake_upstream() as up, trio.open_nursery() as nursery:
         gate = trio.Event()
         up.default = say(b"x", gate=gate)
-        hub = remote(up.url, concurrency=1, timeouts=Timeouts())
+        hub = remote(up.url, concurrency=1)
         done: list[int] = []
 
         async def one(number: int) -> None:
@@ -459,7 +463,7 @@ async def test_a_line_that_does_not_move_is_unavailable() -> None:
 async def test_a_full_line_turns_the_next_away_at_once() -> None:
     async with fake_upstream() as up, trio.open_nursery() as nursery:
         up.on("/blob", say(b"x", gate=trio.Event()))
-        hub = remote(up.url, concurrency=1, timeouts=Timeouts())
+        hub = remote(up.url, concurrency=1)
         for _ in range(65):
             nursery.start_soon(pull, hub)
         await up.until(lambda: up.count() == 1)
@@ -494,7 +498,7 @@ async def test_cancelled_at_any_moment_nothing_is_left() -> None:
         steps = 0
         while not finished:
             steps += 1
-            hub = remote(up.url, timeouts=Timeouts())
+            hub = remote(up.url)
             with trio.CancelScope() as scope:
                 leaves = _Leaves(scope, steps)
                 trio.lowlevel.add_instrument(leaves)

@@ -20,17 +20,18 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import trio
 
 import mxart
 from mxart.errors import ConfigError, NotFound, Problem
 from mxart.upstream.base import Ask, Reply
-from mxart.upstream.breaker import Breaker, Event
+from mxart.upstream.breaker import Event
 from mxart.upstream.challenge import parse_challenges
 from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import Cause, Trouble, status_trouble
+from mxart.upstream.mirror import Mirror
 from mxart.upstream.observe import SILENT, Observer
 from mxart.upstream.pool import Exchange, Pool
 from mxart.upstream.queue import Queue
@@ -41,41 +42,14 @@ from mxart.upstream.url import Url, keeps_credentials
 
 _log = logging.getLogger("mxart.upstream")
 _REDIRECTS = 5
-_REMEMBERED = 1024
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 _SECRETS = ("authorization", "cookie", "proxy-authorization")
-
-
-@dataclass(slots=True)
-class _Mirror:
-    text: str  # as configured
-    url: Url
-    breaker: Breaker = field(default_factory=Breaker)
-    rests_until: float = 0.0  # what its Retry-After said, on trio's clock
-    last_trouble: str = "it failed several times in a row"
-    wants: dict[str, Want] = field(default_factory=dict)  # what its challenges wanted, by the scope of the question
-    realm: Want | None = None  # the last of these
-    basic: bool = False  # it wants Basic on every request
-
-    def wait(self, now: float) -> float | None:
-        """None if it may be asked now; else for how many seconds it is left alone."""
-        waits = [self.rests_until - now] if now < self.rests_until else []
-        if (rest := self.breaker.wait(now)) is not None:
-            waits.append(rest)
-        return max(waits) if waits else None
-
-    def remember(self, scope: str, want: Want) -> None:
-        """Next time the token is shown before it is asked for."""
-        self.realm = want
-        if len(self.wants) >= _REMEMBERED:
-            self.wants.clear()
-        self.wants[scope] = want
 
 
 class _Reply:
     """A Reply. Reading it tells the mirror's breaker and the observer how it goes."""
 
-    def __init__(self, remote: Remote, mirror: _Mirror, exchange: Exchange, *, headless: bool) -> None:
+    def __init__(self, remote: Remote, mirror: Mirror, exchange: Exchange, *, headless: bool) -> None:
         self._remote = remote
         self._mirror = mirror
         self._exchange = exchange
@@ -134,7 +108,7 @@ class Remote:
     ) -> None:
         self.name = name
         self.observer = observer
-        self._mirrors = [_mirror(name, text) for text in mirrors]
+        self._mirrors = [Mirror.parse(name, text) for text in mirrors]
         if not self._mirrors:
             raise ConfigError(f"repository.{name}: a proxy needs an upstream")
         self._credentials = credentials
@@ -166,7 +140,7 @@ class Remote:
 
     # The mirrors, in rounds.
 
-    async def _ask(self, ask: Ask) -> tuple[_Mirror, Exchange]:
+    async def _ask(self, ask: Ask) -> tuple[Mirror, Exchange]:
         started = trio.current_time()
         told: list[Trouble] = []
         for attempt in range(self._patience.rounds):
@@ -190,11 +164,11 @@ class Remote:
             await trio.sleep(wait)
         raise self._worst(told)
 
-    def _resting(self, mirror: _Mirror, rest: float) -> Trouble:
+    def _resting(self, mirror: Mirror, rest: float) -> Trouble:
         detail = f"{mirror.url.origin} is not asked for another {rest:.0f} s, because {mirror.last_trouble}"
         return Trouble(Cause.RESTING, detail, retry_after=rest)
 
-    def _note(self, mirror: _Mirror, trouble: Trouble) -> None:
+    def _note(self, mirror: Mirror, trouble: Trouble) -> None:
         _log.debug("%s: %s: %s", self.name, trouble.cause.value, trouble.detail)
         mirror.last_trouble = trouble.detail
         self.observer.failed(self.name, trouble.cause.value)
@@ -227,7 +201,7 @@ class Remote:
 
     # One mirror.
 
-    async def _ask_mirror(self, mirror: _Mirror, ask: Ask) -> Exchange:
+    async def _ask_mirror(self, mirror: Mirror, ask: Ask) -> Exchange:
         mirror.breaker.note(Event.ADMITTED, trio.current_time())
         event = Event.ABANDONED
         try:
@@ -243,7 +217,7 @@ class Remote:
             mirror.breaker.note(event, trio.current_time())
         return exchange
 
-    async def _walk(self, mirror: _Mirror, ask: Ask) -> Exchange:
+    async def _walk(self, mirror: Mirror, ask: Ask) -> Exchange:
         url = mirror.url.child(ask.path)
         seen = {url}
         trusted = True
@@ -294,7 +268,7 @@ class Remote:
             raise Trouble(Cause.REDIRECT, f"{url} redirects from https to http ({following}), which is refused")
         return following
 
-    def _judge(self, mirror: _Mirror, url: Url, ask: Ask, exchange: Exchange) -> None:
+    def _judge(self, mirror: Mirror, url: Url, ask: Ask, exchange: Exchange) -> None:
         """Let an answer through, or raise what it is."""
         status, headers = exchange.status, exchange.headers
         if status in (404, 410):
@@ -314,7 +288,7 @@ class Remote:
 
     # Credentials.
 
-    async def _authorized(self, mirror: _Mirror, url: Url, method: str, ask: Ask, *, trusted: bool) -> Exchange:
+    async def _authorized(self, mirror: Mirror, url: Url, method: str, ask: Ask, *, trusted: bool) -> Exchange:
         """Send it, and once more with a token if one is wanted; again if that token had just died."""
         own = ask.headers.get("authorization") if trusted else None
         credentials = self._credentials if trusted else ANONYMOUS
@@ -354,7 +328,7 @@ class Remote:
                 raise
         raise AssertionError("the last attempt returns")
 
-    async def _forehand(self, mirror: _Mirror, ask: Ask) -> tuple[str | None, Want | None, str]:
+    async def _forehand(self, mirror: Mirror, ask: Ask) -> tuple[str | None, Want | None, str]:
         """What to show before being asked: a static token, Basic where it was wanted, a token like the last ones."""
         if self._credentials.token:
             return f"Bearer {self._credentials.token}", None, ""
@@ -404,10 +378,3 @@ class Remote:
         finally:
             await exchange.aclose()
         return exchange.status, data, parse_retry_after(exchange.headers.get("retry-after"), time.time())
-
-
-def _mirror(name: str, text: str) -> _Mirror:
-    try:
-        return _Mirror(text, Url.parse(text.rstrip("/")))
-    except ValueError as error:
-        raise ConfigError(f"repository.{name}: upstream: {error}") from None
