@@ -29,6 +29,7 @@ from mxart.store.generation import Generation
 from mxart.store.housekeeping import keep_house
 from mxart.store.paths import DataPaths, stores
 from mxart.store.transfers import DiskTransfers
+from mxart.store.turns import FileTurns
 from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
@@ -84,6 +85,7 @@ class Parts:
         self._config = config
         self._trust = trust
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
+        self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
         self._blobs = {name: DiskBlobs(paths) for name, paths in self._paths.items()}
         self._transfers = {name: DiskTransfers(paths, self._blobs[name]) for name, paths in self._paths.items()}
@@ -112,7 +114,9 @@ class Parts:
             self.repositories[name] = Group(name, _format(settings[name]), members)
 
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
-        stock = Stock(self._blobs[settings.store], self._transfers[settings.store], self._catalog, self._memory)
+        stock = Stock(
+            self._blobs[settings.store], self._transfers[settings.store], self._catalog, self._turns, self._memory
+        )
         if settings.kind == "local":
             return Local(name, _format(settings), stock)
         remote = Remote(

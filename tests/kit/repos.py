@@ -191,6 +191,14 @@ class FakeTransfers:
             growing.tell()
 
 
+class FreeTurns:
+    """A single worker: every name is free."""
+
+    @asynccontextmanager
+    async def take(self, name: str) -> AsyncIterator[None]:
+        yield
+
+
 class FakeCatalog:
     """`Catalog` in dicts. Every write moves the generation."""
 
@@ -421,7 +429,7 @@ class World:
 
     def worker(self) -> Stock:
         """The store as another worker sees it: the same bytes and names, a memory of its own."""
-        return Stock(self.blobs, self.transfers, self.catalog, Memory())
+        return Stock(self.blobs, self.transfers, self.catalog, FreeTurns(), Memory())
 
     def proxy(
         self,

@@ -8,12 +8,13 @@ import pytest
 import trio
 import trio.testing
 
+from kit.repos import FreeTurns
 from mxart.errors import Problem, UpstreamUnavailable
 from mxart.repos.flights import Flights
 
 
 async def test_work_under_way_is_shared_and_finished_work_is_not(nursery: trio.Nursery) -> None:
-    flights: Flights[int] = Flights(nursery)
+    flights: Flights[int] = Flights(nursery, FreeTurns().take)
     runs = 0
 
     async def work() -> int:
@@ -37,7 +38,7 @@ async def test_work_under_way_is_shared_and_finished_work_is_not(nursery: trio.N
 async def test_a_fault_is_logged_and_told_as_500_and_the_server_lives(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flights: Flights[int] = Flights(nursery)
+    flights: Flights[int] = Flights(nursery, FreeTurns().take)
 
     async def work() -> int:
         await trio.lowlevel.checkpoint()
@@ -59,7 +60,7 @@ async def test_callers_are_released_when_the_server_stops() -> None:
             caught.append(problem)
 
     async with trio.open_nursery() as callers, trio.open_nursery() as server:
-        callers.start_soon(caller, Flights(server))
+        callers.start_soon(caller, Flights(server, FreeTurns().take))
         await trio.testing.wait_all_tasks_blocked()
         server.cancel_scope.cancel()
     assert [problem.status for problem in caught] == [503]

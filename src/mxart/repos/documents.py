@@ -39,7 +39,7 @@ class Documents:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._flights: Flights[_Arrival] = Flights(remote.nursery)
+        self._flights: Flights[_Arrival] = Flights(remote.nursery, remote.turn)
 
     async def find(self, document: Document, trace: Trace) -> Found:
         """See Repository.file."""

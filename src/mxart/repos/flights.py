@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 import trio
@@ -31,8 +32,10 @@ class _Flight(Generic[_T]):
 class Flights(Generic[_T]):
     """Work under way, by key."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, turn: Callable[[str], AbstractAsyncContextManager[None]]) -> None:
+        """`turn` is held while the work of a key is done, so that other workers do not do it at the same time."""
         self._nursery = nursery
+        self._turn = turn
         self._flights: dict[str, _Flight[_T]] = {}
 
     async def join(self, key: str, work: Callable[[], Awaitable[_T]]) -> tuple[_T, bool]:
@@ -52,7 +55,8 @@ class Flights(Generic[_T]):
 
     async def _fly(self, key: str, flight: _Flight[_T], work: Callable[[], Awaitable[_T]]) -> None:
         try:
-            flight.value = (await work(),)
+            async with self._turn(key):
+                flight.value = (await work(),)
         except Problem as problem:
             flight.problem = problem
         except Exception:  # noqa: BLE001 a fault must not end the server; logged, and the waiters get a 500

@@ -47,7 +47,7 @@ class Listings:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._flights: Flights[_Arrival] = Flights(remote.nursery)
+        self._flights: Flights[_Arrival] = Flights(remote.nursery, remote.turn)
 
     async def find(self, listing: Listing, trace: Trace) -> Listed:
         """See Repository.listing."""

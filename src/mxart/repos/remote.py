@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -54,6 +54,10 @@ class Remote:
     origin: Callable[[Ask], Origin]
     rules: Rules = field(default_factory=Rules)
     clock: Callable[[], float] = time.time
+
+    def turn(self, path: str) -> AbstractAsyncContextManager[None]:
+        """The right to ask upstream for a name of this repository, one worker at a time."""
+        return self.stock.turns.take(f"{self.name}\0{path}")
 
     @asynccontextmanager
     async def open(self, ask: Ask, trace: Trace) -> AsyncIterator[Reply]:

@@ -14,7 +14,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from mxart.body import Body, Source
 from mxart.message import Headers, Response
 from mxart.repos.base import Document, File, Format, Found
-from mxart.store.base import Blobs, Catalog, FileRecord, Transfers
+from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns
 
 # Above this a document is refused; registries must take 4 MiB (distribution-spec, "Pushing Manifests").
 MAX_DOCUMENT = 8 << 20
@@ -74,6 +74,7 @@ class Stock:
     blobs: Blobs
     transfers: Transfers
     catalog: Catalog
+    turns: Turns
     memory: Memory = field(default_factory=Memory)
 
 

@@ -76,7 +76,7 @@ class Streams:
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
-        self._heads: Flights[tuple[Facts, str]] = Flights(remote.nursery)
+        self._heads: Flights[tuple[Facts, str]] = Flights(remote.nursery, remote.turn)
         self._claims: dict[str, _Claim] = {}
 
     async def find(self, blob: Blob, trace: Trace) -> Found:

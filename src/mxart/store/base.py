@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,6 +87,14 @@ class Transfers(Protocol):
         the last piece.  `size` is checked where the caller knows it.  If several callers give an origin, one is used.
         Raises the Problem that the origin raised before the head was known.  Cancellation leaves the download running.
         """
+        ...
+
+
+class Turns(Protocol):
+    """One at a time, by name, over all requests and workers."""
+
+    def take(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Entering waits until nobody else holds the name. Never take two. Cancelled while waiting: nothing is held."""
         ...
 
 

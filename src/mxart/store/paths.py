@@ -4,6 +4,7 @@
 
     <data>/                           0700, all that must survive
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
+        turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         store/                        the store named "default", unless the configuration places it elsewhere
 
@@ -77,6 +78,7 @@ class DataPaths:
         self.catalog = data / "catalog.sqlite"
         self.store = data / "store"
         self.authority = data / "ca"
+        self.turns = data / "turns"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""
