@@ -17,7 +17,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 from mxart.body import Body
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.proto.http2 import Http2Limits, serve_http2
-from mxart.proto.http2_wire import PREFACE
+from mxart.proto.http2_frames import PREFACE
 from mxart.proto.plain import PlainTransport
 
 PEER = Peer("192.0.2.1", 4711)

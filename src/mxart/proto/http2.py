@@ -49,7 +49,7 @@ from mxart.proto.blocking import noticing
 from mxart.proto.http1 import Draining
 from mxart.proto.http2_head import Head, Refused
 from mxart.proto.http2_output import Output
-from mxart.proto.http2_stream import Incoming, Outgoing, Stream, body_length
+from mxart.proto.http2_stream import Incoming, Stream, body_length
 from mxart.proto.http2_wire import Left, Opened, Wire
 from mxart.proto.transport import Transport
 
@@ -285,12 +285,11 @@ class _Connection:
         stream.response = response
         if stream.incoming is not None:
             self._wire.give_back(stream.incoming.fail(Disconnected("the request was answered already")))
-        without = response.status in {204, 304}
-        stream.length = None if without else body_length(response.body)
-        if without or (stream.request is not None and stream.request.method == "HEAD"):
-            response.body.close()
+        if response.status in {204, 304}:
+            stream.silent = True
         else:
-            stream.outgoing = Outgoing(response.body)
+            stream.length = body_length(response.body)
+            stream.silent = stream.request is not None and stream.request.method == "HEAD"
         self._output.answer(stream)
 
     def _sent(self, stream: Stream) -> None:
@@ -338,8 +337,8 @@ class _Connection:
         if stream.over:
             return
         stream.over = True
-        if stream.outgoing is not None:
-            stream.outgoing.close()
+        if stream.response is not None:
+            stream.response.body.close()
         if stream.request is not None:
             sent = Sent(stream.started, stream.first_byte, perf_counter(), stream.body_bytes, error)
             self._handler.finished(stream.request, stream.response, sent)

@@ -15,10 +15,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from time import time
 
+from mxart.body import Body
 from mxart.errors import BodyBroken
 from mxart.proto.http2_head import DateClock
-from mxart.proto.http2_stream import Sending, Stream
-from mxart.proto.http2_wire import Wire
+from mxart.proto.http2_stream import Outgoing, Sending, Stream
+from mxart.proto.http2_wire import Answer, Wire
 
 BATCH = 64 << 10  # bytes that are read and framed before they are sent
 _FRAME = 16 << 10  # the share of one turn, however large the peer lets frames be
@@ -44,6 +45,8 @@ class Output:
         self.begun: list[Stream] = []  # whose heads are in the batch
         self.stalled: float | None = None  # since when the connection has bodies and no window
         self._wire = wire
+        self._date = ""
+        self._body_bytes = 0  # in the batch
         self._on_wait = on_wait
         self._on_broken = on_broken
         self._on_sent = on_sent
@@ -91,6 +94,7 @@ class Output:
     def fill(self, now: float) -> bytearray:
         """The next batch; empty when there is nothing to send now."""
         wire = self._wire
+        self._date = _dates.at(time())
         while self._heads:
             self._head(self._heads.popitem(last=False)[1], now)
         while self._tails:
@@ -99,6 +103,9 @@ class Output:
             self._end(stream)
         while self._bodies and wire.pending < BATCH and wire.outbound_flow_control_window > 0:
             self._body(self._bodies.popitem(last=False)[1], now)
+        if self._body_bytes:
+            wire.meter.sent(self._body_bytes)
+            self._body_bytes = 0
         if self._bodies and wire.outbound_flow_control_window <= 0:
             self.stalled = now if self.stalled is None else self.stalled
         else:
@@ -111,24 +118,42 @@ class Output:
         (self._tails if done else self._bodies)[stream.id] = stream
 
     def _head(self, stream: Stream, now: float) -> None:
-        response = stream.response
+        wire, response = self._wire, stream.response
         assert response is not None
-        ended = stream.outgoing is None or stream.outgoing.done
+        whole = b"" if stream.silent else self._whole(stream.id, response.body)
         try:
-            self._wire.answer(
-                stream.id, response.status, response.headers, stream.length, _dates.at(time()), ended=ended
-            )
+            wire.answer(stream.id, Answer(response.status, response.headers, stream.length, self._date), whole)
         except ValueError as error:
             self._on_broken(stream, str(error))
             return
         stream.head_sent = True
         self.begun.append(stream)
-        if ended:
+        if whole is not None:
+            stream.body_bytes = len(whole)
+            self._body_bytes += len(whole)
             self._end(stream)
-        elif self._wire.pending < BATCH and self._wire.outbound_flow_control_window > 0:
+            return
+        stream.outgoing = Outgoing(response.body)
+        if wire.pending < BATCH and wire.outbound_flow_control_window > 0:
             self._body(stream, now)
         else:
             self._bodies[stream.id] = stream
+
+    def _whole(self, stream_id: int, body: Body) -> bytes | None:
+        """A body that can go out with its head: most answers are a few bytes in memory."""
+        segments = body.segments
+        if not segments:
+            return b""
+        wire, first = self._wire, segments[0]
+        if (
+            len(segments) == 1
+            and isinstance(first, bytes)
+            and len(first) <= min(wire.max_outbound_frame_size, _FRAME, wire.outbound_flow_control_window)
+            and len(first) <= wire.window(stream_id)
+            and wire.pending < BATCH
+        ):
+            return first
+        return None
 
     def _body(self, stream: Stream, now: float) -> None:
         """One frame of a stream's body; the connection has window."""
@@ -150,8 +175,8 @@ class Output:
             self._on_wait(stream)
             return
         stream.body_bytes += len(data)
-        wire.send_body(stream.id, data, outgoing.done)
-        wire.meter.sent(len(data))
+        wire.send_body(stream.id, data, ended=outgoing.done)
+        self._body_bytes += len(data)
         if outgoing.done:
             self._end(stream)
         else:

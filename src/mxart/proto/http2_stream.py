@@ -14,7 +14,7 @@ from mxart.message import Request, Response
 
 
 class Outgoing:
-    """A cursor over a body. Owns the body: close it."""
+    """A cursor over a body."""
 
     __slots__ = ("_at", "_body", "_index", "done")
 
@@ -75,9 +75,6 @@ class Outgoing:
     def _next(self) -> None:
         self._index += 1
         self._at = 0
-
-    def close(self) -> None:
-        self._body.close()
 
 
 def _length(span: Span) -> int | None:
@@ -238,6 +235,7 @@ class Stream:
         "response",
         "scope",
         "sending",
+        "silent",
         "stalled",
         "started",
         "taken",
@@ -254,7 +252,8 @@ class Stream:
         self.response: Response | None = None
         self.taken = 0  # bytes of the request's body that the handler has read
         self.length: int | None = None  # what Content-Length says of the answer
-        self.outgoing: Outgoing | None = None
+        self.silent = False  # the answer is its head alone: to HEAD, 204, 304
+        self.outgoing: Outgoing | None = None  # once the head is sent, if the body did not go with it
         self.sending = Sending.UNANSWERED
         self.head_sent = False
         self.first_byte: float | None = None
