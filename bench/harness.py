@@ -86,13 +86,13 @@ class Bench:
     def interleaved(self, measures: Mapping[str, Callable[[], float]]) -> dict[str, float]:
         """The median of every measure; in each round all of them, so that a slow minute hits them alike.
 
-        One round before the first is not counted: caches, branch predictors, connections.
+        A round before the first is not counted: it fills caches on both sides.
         """
         found: dict[str, list[float]] = {name: [] for name in measures}
-        for number in range(self.rounds + (not self.quick)):
+        for number in range(self.rounds + 1):
             for name, measure in measures.items():
                 value = measure()
-                if number or self.quick:
+                if number:
                     found[name].append(value)
         return {name: statistics.median(values) for name, values in found.items()}
 

@@ -81,8 +81,8 @@ class Skopeo(_Commands):
         super().__init__(folder, inside, ca)
         conf = folder / "registries.conf"
         conf.write_text(registries)
-        self.env["CONTAINERS_REGISTRIES_CONF"] = str(conf)
-        self._base = [program("skopeo"), "--policy", str(_policy(folder)), "--override-arch", "amd64"]
+        self._base = [program("skopeo"), "--policy", str(_policy(folder)), "--registries-conf", str(conf)]
+        self._base += ["--override-arch", "amd64"]
         self._options = options
         self.target = folder / "copy"
 

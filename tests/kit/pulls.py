@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 from kit.clients import Client
 from kit.registry import Image, Registry
 
 
-def hub(upstream: Registry, ttl: int = 0) -> str:
-    """Docker Hub's place, taken by the registry of the test; with ttl 0 a tag is asked for on every pull."""
+def hub(upstream: Registry, *, ttl: int = 0, names: tuple[str, ...] = ()) -> str:
+    """Docker Hub, whose real address is said to be the test's registry; with ttl 0 a tag is asked for on every pull.
+
+    `names` are further hosts that stand for it.
+    """
+    hosts = ["docker.io", "registry-1.docker.io", "index.docker.io", *names]
     return f"""
+[upstreams]
+resolve = {{ "registry-1.docker.io" = "127.0.0.1" }}
 [repository.hub]
 format = "oci"
 kind = "proxy"
-upstream = "{upstream.url}"
-hosts = ["docker.io", "registry-1.docker.io", "index.docker.io"]
+upstream = "http://registry-1.docker.io:{upstream.port}"
+hosts = {json.dumps(hosts)}
 path = "/docker.io"
 ttl = {ttl}
 """
