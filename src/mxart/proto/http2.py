@@ -113,6 +113,9 @@ class _Connection:
                 with self._writing:
                     orderly = await self._write()
                 nursery.cancel_scope.cancel()
+        except Exception:
+            log.exception("serving HTTP/2 failed")
+            orderly = False
         finally:
             self._exchanges.drop_all("the connection ended")
             for stream in self._exchanges.ended:
@@ -207,7 +210,7 @@ class _Connection:
                     for stream in ended:
                         self._exchanges.tell(stream, str(error))
                     return False
-                except BaseException:
+                except BaseException:  # cancelled
                     for stream in ended:
                         self._exchanges.tell(stream, "the connection was cut")
                     raise

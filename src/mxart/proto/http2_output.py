@@ -21,7 +21,7 @@ from mxart.proto.http2_head import DateClock
 from mxart.proto.http2_stream import Outgoing, Sending, Stream
 from mxart.proto.http2_wire import Answer, Wire
 
-BATCH = 64 << 10  # bytes that are read and framed before they are sent
+BATCH = 32 << 10  # bytes that are read and framed before they are sent
 _FRAME = 16 << 10  # the share of one turn, however large the peer lets frames be
 
 _dates = DateClock()
