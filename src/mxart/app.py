@@ -165,7 +165,7 @@ class _Worker:
 
     async def run(self, life: int, ready: Callable[[], None]) -> None:
         server = self._server
-        dialer = Dialer(self._config.upstreams)
+        dialer = Dialer(self._config.upstreams, connect_timeout=self._config.upstreams.connect_seconds)
         dialer.listening(sock.getsockname()[:2] for sock in server.sockets)
         parts = Parts(self._config, server.trust, self._generation, self._metrics, dialer)
         try:

@@ -34,6 +34,7 @@ from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.remote import Remote
+from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
 
@@ -119,6 +120,7 @@ class Parts:
         )
         if settings.kind == "local":
             return Local(name, _format(settings), stock)
+        upstreams = self._config.upstreams
         remote = Remote(
             name,
             settings.upstreams,
@@ -126,6 +128,11 @@ class Parts:
             proxy=settings.proxy,
             tls=self._trust.tls[name],
             credentials=self._trust.credentials[name],
+            timeouts=Timeouts(
+                connect=upstreams.connect_seconds,
+                first_byte=upstreams.first_byte_seconds,
+                idle=upstreams.idle_seconds,
+            ),
             concurrency=settings.concurrency,
             observer=self._observer,
         )

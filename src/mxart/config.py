@@ -45,6 +45,9 @@ class Upstreams(_Table, frozen=True):
     proxy: str = ""
     resolve: dict[str, str] = {}
     nameservers: tuple[str, ...] = ()
+    connect_seconds: Seconds = 10.0  # TCP, the proxies on the way, TLS
+    first_byte_seconds: Seconds = 25.0  # from a request to the head of its answer; containerd gives up after 30
+    idle_seconds: Seconds = 30.0  # between two pieces of a body
 
 
 class Store(_Table, frozen=True):

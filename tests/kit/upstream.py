@@ -244,7 +244,11 @@ def _ranged(answer: Say, seen: Seen) -> Say:
 
 @asynccontextmanager
 async def fake_upstream(
-    *, tls: trustme.LeafCert | None = None, host: str = "127.0.0.1", alpn: tuple[str, ...] = ("http/1.1",)
+    *,
+    tls: trustme.LeafCert | None = None,
+    host: str = "127.0.0.1",
+    alpn: tuple[str, ...] = ("http/1.1",),
+    port: int = 0,
 ) -> AsyncIterator[FakeUpstream]:
     """A running fake. Everything it started is gone when the block ends."""
     context = None
@@ -252,8 +256,8 @@ async def fake_upstream(
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(list(alpn))
         tls.configure_cert(context)
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port: int = listeners[0].socket.getsockname()[1]
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
     fake = FakeUpstream("https" if tls is not None else "http", host, port)
 
     async def handle(stream: trio.SocketStream) -> None:

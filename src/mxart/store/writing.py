@@ -25,7 +25,7 @@ import time
 
 import trio
 
-from mxart.digest import Hash
+from mxart.digest import Digest, Hash
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers
 from mxart.store.download import Download
@@ -90,6 +90,9 @@ class Writing:
             self._wrong = f"upstream now speaks of {total} bytes, before it was {known}"
         elif total is not None and total < self._offset:
             self._wrong = f"upstream now speaks of {total} bytes, and {self._offset} are there"
+        elif total == 0 and self._download.digest != Digest.of(b"", self._download.digest.algorithm):
+            # There would be no last piece to withhold: an empty answer would be complete with its head.
+            self._wrong = "upstream sends nothing at all, which has another digest"
         else:
             self._wrong = None
         if self._wrong is not None:
