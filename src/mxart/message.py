@@ -7,8 +7,10 @@ mutable thing, the notes that the parts of the program take about an exchange fo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Protocol
 
 from mxart.body import EMPTY, Body
@@ -101,6 +103,10 @@ class NoBody:
 NO_BODY = NoBody()
 
 
+_numbers = count(1)
+_decisions = logging.getLogger("mxart.decisions")
+
+
 @dataclass(slots=True)
 class Trace:
     """Notes on one exchange for its log line and metrics; written by whoever knows."""
@@ -110,6 +116,12 @@ class Trace:
     upstream_seconds: float = 0.0
     upstream_requests: int = 0
     notes: list[str] = field(default_factory=list)
+    number: int = field(default_factory=_numbers.__next__)  # of the exchange, in this worker
+
+    def decided(self, text: str, *values: object) -> None:
+        """Tell, at level debug, what was decided for this exchange; formatted as logging does."""
+        if _decisions.isEnabledFor(logging.DEBUG):
+            _decisions.debug(f"exchange %d: {text}", self.number, *values)
 
 
 @dataclass(frozen=True, slots=True)

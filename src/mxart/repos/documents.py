@@ -50,7 +50,9 @@ class Documents:
             remote.refuse_missing(document.path, document.subject, trace)
         elif (found := await self._fresh(document, known, now)) is not None:
             trace.outcome = "hit"
+            trace.decided("%s: kept, and fresh", document.path)
             return found
+        trace.decided("%s: %s", document.path, "not kept" if known is None else "kept, and older than its ttl")
         if remote.rules.offline:
             return await self._offline(document, known, now, trace)
         if known is not None and document.mutable:
@@ -102,6 +104,7 @@ class Documents:
             kept = await remote.shelf.take(document, known, now, until=now)
         try:
             if known is not None and kept is not None and await self._unchanged(document, known.record, trace):
+                trace.decided("%s: upstream confirms %s", document.path, known.record.digest)
                 return _Arrival(await self._confirm(document, known.record, kept), "revalidated")
             return _Arrival(await self._fetch(document, known, trace), "miss")
         except NotFound:
@@ -112,6 +115,7 @@ class Documents:
         except Problem as problem:
             if known is None or kept is None:
                 raise
+            trace.decided("%s: upstream fails, the kept copy is served: %s", document.path, problem.message)
             trace.notes.append(f"stale: {problem.message}")
             return _Arrival(await self._stale(document, known, kept, problem), "stale")
 

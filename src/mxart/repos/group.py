@@ -68,8 +68,10 @@ class Group:
                 return await member.file(operation, trace)
             except NotFound as problem:
                 absent = _closer(absent, problem, operation.subject)
+                trace.decided("%s: not in member %s", operation.path, member.name)
             except Problem as problem:
                 failure = failure or problem
+                trace.decided("%s: member %s fails: %s", operation.path, member.name, problem.message)
                 trace.notes.append(f"{member.name}: {problem.message}")
         if failure is not None:
             raise failure

@@ -56,6 +56,7 @@ class Proxy:
         found = self._shelf.remembered(operation.path, self._clock())
         if found is not None:
             trace.outcome = "stale" if found.stale else "hit"
+            trace.decided("%s: remembered, %s", operation.path, trace.outcome)
             return found
         match operation:
             case Document():

@@ -65,6 +65,7 @@ class Remote:
         if self.rules.offline:
             raise UpstreamUnavailable(f"repository {self.name} is offline, and this is not kept here")
         trace.upstream_requests += 1
+        trace.decided("%s: upstream is asked: %s %s", self.name, ask.method, ask.path)
         started = time.perf_counter()
         try:
             async with self.upstream.open(ask) as reply:

@@ -86,6 +86,7 @@ class Streams:
         if known is not None:
             if (found := await remote.shelf.take(blob, known, remote.clock())) is not None:
                 trace.outcome = "hit"
+                trace.decided("%s: kept", blob.path)
                 return found
         else:
             remote.refuse_missing(blob.path, blob.subject, trace)
@@ -94,6 +95,7 @@ class Streams:
             raise UpstreamUnavailable(message, subject=blob.subject)
         try:
             if known is None and remote.stock.blobs.has(blob.digest):
+                trace.decided("%s: its bytes are here under another name; upstream must confirm this one", blob.path)
                 found = await self._link(blob, trace)
                 if found is not None:
                     return found
@@ -157,6 +159,7 @@ class Streams:
                 claim.followed = True
                 remote.nursery.start_soon(self._follow, blob)
             trace.outcome = "miss" if joined.started else "joined"
+            trace.decided("%s: a download %s", blob.path, "was begun" if joined.started else "under way was joined")
             return self._found(blob, facts, joined.source, joined.source.total)
 
     async def _join(self, blob: Blob, claim: _Claim) -> Joined:

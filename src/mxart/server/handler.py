@@ -63,8 +63,7 @@ class Gate:
 
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
+        request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
         return await answer(repository, operation, request)
 
     def _word(self, problem: Problem, repository: Repository | None, request: Request) -> Response:
@@ -94,6 +93,7 @@ class Gate:
             return
         fields: dict[str, object] = {
             "client": request.peer.address,
+            "exchange": trace.number,
             "method": request.method,
             "path": request.path,
             "host": request.authority,
