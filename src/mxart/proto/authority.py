@@ -1,0 +1,244 @@
+"""The program's own certificate authority: made at the first start, kept in the data directory, trusted by hand.
+
+    <directory>/          0700
+      ca.pem              the certificate that clients are told to trust
+      ca-key.pem   0600   its key; never leaves this directory
+
+Several processes may start at once on one directory: a lock on the directory itself lets one of them create,
+and the others read.  Each file is written aside and renamed, the key first, so that a crash leaves either
+nothing, or a key that the next start makes the certificate for, or both.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mxart.errors import ConfigError
+
+CA_FILE = "ca.pem"
+KEY_FILE = "ca-key.pem"
+
+_CA_LIFE = timedelta(days=3650)
+_LEAF_LIFE = timedelta(days=7)
+_SKEW = timedelta(hours=1)  # clients' clocks may be behind ours
+_MAX_COMMON_NAME = 64  # RFC 5280 appendix A, ub-common-name
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A server's certificate and key. `chain` begins with the leaf, and leaves out the root: clients have it."""
+
+    chain: tuple[x509.Certificate, ...]
+    key: ec.EllipticCurvePrivateKey
+    not_after: datetime
+
+
+class Authority:
+    """A CA that can issue. Immutable; `issue` takes well below a millisecond and does no I/O."""
+
+    __slots__ = ("_key", "certificate")
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.certificate = certificate
+        self._key = key
+
+    @classmethod
+    def open(cls, directory: Path) -> Authority:
+        """The CA of a directory, made now if there is none. Blocks on the disk, and on another process that makes it.
+
+        Raises ConfigError if what is there cannot be used, or nothing can be written.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _locked(directory):
+                key = _load_or_make_key(directory)
+                certificate = _load_or_make_certificate(directory, key)
+        except OSError as error:
+            raise ConfigError(f"the CA in {directory} cannot be opened: {error.strerror}") from error
+        if certificate.public_key() != key.public_key():
+            raise ConfigError(f"{directory / CA_FILE} and {directory / KEY_FILE} do not belong together")
+        if certificate.not_valid_after_utc <= datetime.now(UTC):
+            raise ConfigError(
+                f"{directory / CA_FILE} has expired: remove {CA_FILE} and {KEY_FILE} there to have new ones made"
+            )
+        return cls(certificate, key)
+
+    @classmethod
+    def ephemeral(cls) -> Authority:
+        """A CA that lives in memory only."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        return cls(_make_ca(key), key)
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate to trust, as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, names: tuple[str, ...], *, now: datetime | None = None) -> Issued:
+        """A certificate of seven days for DNS names (wildcards too) and IP addresses, with a fresh key.
+
+        `now` is aware of its time zone; the present by default. Raises ValueError without a name, or for one that
+        no certificate can hold.
+        """
+        if not names:
+            raise ValueError("a certificate needs a name")
+        start = datetime.now(UTC) if now is None else now
+        not_after = min(start + _LEAF_LIFE, self.certificate.not_valid_after_utc)
+        key = ec.generate_private_key(ec.SECP256R1())
+        common = names[0] if len(names[0]) <= _MAX_COMMON_NAME else "mxart"
+        leaf = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)]))
+            .issuer_name(self.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start - _SKEW)
+            .not_valid_after(not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return Issued((leaf,), key, not_after)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """An unencrypted PKCS #8 key as PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def write_atomically(path: Path, data: bytes, mode: int) -> None:
+    """All of the file or nothing of it, on disk when this returns. Never readable by more than `mode` says."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    with _opened(path.parent) as parent:
+        os.fsync(parent)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    with _opened(directory) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield  # closing the descriptor lets go of the lock
+
+
+def _load_or_make_key(directory: Path) -> ec.EllipticCurvePrivateKey:
+    path = directory / KEY_FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        if (directory / CA_FILE).exists():
+            # Clients may trust this certificate: replacing it behind their backs would be worse than stopping.
+            raise ConfigError(f"{path} is missing: restore it, or remove {CA_FILE} to have a new CA made") from None
+        key = ec.generate_private_key(ec.SECP256R1())
+        write_atomically(path, key_pem(key), 0o600)
+        return key
+    try:
+        loaded = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+        raise ConfigError(f"{path} is not a private key in PEM without a password") from error
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path} is not an elliptic curve key, which this program's CA has")
+    return loaded
+
+
+def _load_or_make_certificate(directory: Path, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    path = directory / CA_FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        certificate = _make_ca(key)
+        write_atomically(path, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        return certificate
+    try:
+        return x509.load_pem_x509_certificate(data)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not a certificate in PEM") from error
+
+
+def _make_ca(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    # Two installations must not share a name: a trust store that knows both picks by name.
+    common = f"MxArtifact CA {identifier.digest.hex()[:12]}"
+    name = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "MxArtifact"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+        ]
+    )
+    start = datetime.now(UTC) - 2 * _SKEW  # before any leaf's
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)

@@ -1,0 +1,297 @@
+"""A connection with TLS as a transport: pyOpenSSL on a non-blocking socket, driven by trio.
+
+Theory of operation.  OpenSSL reads and writes the descriptor itself; no byte passes through Python but the
+plain text.  A call that cannot go on says which way it is stuck, the task waits for that, and calls again.
+
+Which way is not always one's own: a peer may send half a KeyUpdate (RFC 8446 section 4.6.3), and then SSL_write wants
+to *read* the rest first, while the reading task waits for the very same thing.  trio lets one task wait for one
+direction of one descriptor, so `_Readiness` lets the first comer wait in the kernel and parks the others until it
+is woken or gives up; then all try again.  No wake-up is lost: whoever is woken calls OpenSSL before it waits again,
+and OpenSSL never reads past the record it needs (read-ahead is off), so application data stays where epoll sees it.
+
+SSL_write seals and writes one record and returns (partial writes), and a retry may pass the same bytes at another
+address (moving buffer); pyOpenSSL sets both modes.  That is what lets all connections of a worker send files
+through one scratch buffer that is filled again after every wait: what could not be written of the current record
+OpenSSL holds in sealed form, and the rest is read once more.  pread into that buffer instead of a mapping: a file that
+is cut short under a mapping kills the process (SIGBUS).
+
+As in `plain`: every call is tried first, a task that never has to wait gives way now and then, before its next call
+and never after one that took bytes; and a slow reader is not a stalled one, which the count of unacknowledged bytes
+tells apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import perf_counter
+
+import trio
+from OpenSSL import SSL
+
+from mxart.errors import BodyBroken, Disconnected
+from mxart.message import Peer
+
+FILE_STEP = 1 << 18  # bytes read from a file at a time: sealing them takes 0.1 ms of a modern core
+CLOSE_SECONDS = 2.0  # how long a closed connection waits for the client's own end
+
+_RECORD = 1 << 14  # bytes of plain text in a TLS record at the most: SSL_read gives no more at a time
+_BURST_SECONDS = 0.002  # how long one task may keep the loop while nothing makes it wait
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds: close(2) sends RST (socket(7), tcp(7))
+
+# What OpenSSL calls it, and what the log of a server calls it. pyOpenSSL passes nothing on but the text.
+_REASONS = {
+    "unsupported protocol": "the client speaks no TLS from version 1.2 on",
+    "no shared cipher": "the client offers no cipher suite that is served",
+    "no suitable signature algorithm": "the client takes no signature that the certificate could make",
+    "no suitable key share": "the client offers no key exchange that is served",
+    "http request": "the client speaks plain HTTP",
+    "wrong version number": "the client stopped speaking TLS",
+    "tlsv1 alert unknown ca": "the client does not trust the CA (alert unknown ca)",
+    "ssl/tls alert bad certificate": "the client refuses the certificate (alert bad certificate)",
+    "ssl/tls alert certificate unknown": "the client does not trust the certificate (alert certificate unknown)",
+    "ssl/tls alert certificate expired": "the client finds the certificate expired: are the clocks right?",
+    "ssl/tls alert handshake failure": "the client found nothing in common (alert handshake failure)",
+    "tlsv1 alert protocol version": "the client wants another version of TLS (alert protocol version)",
+    "tlsv1 alert user cancelled": "the client gave up (alert user canceled)",
+}
+
+
+def explain(error: SSL.Error) -> str:
+    """An error of OpenSSL in words for the log."""
+    match error:
+        case SSL.ZeroReturnError():
+            return "the client closed the connection"
+        case SSL.SysCallError(args=(int(number), *_)) if number > 0:
+            return f"the connection broke: {os.strerror(number)}"
+        case SSL.SysCallError():
+            return "the client left without a word"
+    queue = error.args[0] if error.args else []
+    reason = str(queue[-1][2]) if queue else "no reason given"
+    return _REASONS.get(reason, reason)
+
+
+async def linger(sock: socket.socket) -> None:
+    """Send FIN and throw away what still comes until the peer's own, so that our last bytes are not lost to a reset.
+
+    The caller bounds the time, and closes the socket.
+    """
+    with suppress(OSError, trio.ClosedResourceError):  # gone already: nothing is left to be polite about
+        sock.shutdown(socket.SHUT_WR)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            if not sock.recv(65536):
+                return
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST. Idempotent."""
+    if sock.fileno() >= 0:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        _close(sock)
+
+
+def _close(sock: socket.socket) -> None:
+    if sock.fileno() >= 0:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+
+
+class _Readiness:
+    """Lets several tasks wait for one direction of a descriptor; see the theory above."""
+
+    __slots__ = ("_busy", "_lot", "_wait")
+
+    def __init__(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        self._wait = wait
+        self._busy = False
+        self._lot: trio.lowlevel.ParkingLot | None = None
+
+    async def wait(self, sock: socket.socket) -> None:
+        """Return when it may be worth another try. Cancellation of the one that waits wakes the others."""
+        if self._busy:
+            if self._lot is None:
+                self._lot = trio.lowlevel.ParkingLot()
+            await self._lot.park()
+            return
+        self._busy = True
+        try:
+            await self._wait(sock)
+        finally:
+            self._busy = False
+            if self._lot is not None:
+                self._lot.unpark_all()
+
+
+class TlsTransport:
+    """proto.transport.Transport over TLS. Made by `tls.TlsServer`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        connection: SSL.Connection,
+        peer: Peer,
+        *,
+        progress_seconds: float,
+        scratch: memoryview,
+    ) -> None:
+        """`scratch` is shared by all transports of a worker; what is in it does not outlast an await."""
+        self.peer = peer
+        name = connection.get_alpn_proto_negotiated()
+        self.protocol = "http/1.1" if name.startswith(b"http/1.") else name.decode("ascii")
+        self._sock = sock
+        self._connection = connection
+        self._progress_seconds = progress_seconds
+        self._scratch = scratch
+        self._readable = _Readiness(trio.lowlevel.wait_readable)
+        self._writable = _Readiness(trio.lowlevel.wait_writable)
+        self._peer_finished = False
+        self._since = perf_counter()  # when this connection's tasks last let others run
+
+    async def receive_some(self, max_bytes: int = 65536, timeout: float | None = None) -> bytes:
+        seconds = self._progress_seconds if timeout is None else timeout
+        await self._give_way()
+        deadline: float | None = None
+        while True:
+            self._check_open()
+            try:
+                return self._connection.recv(min(max_bytes, _RECORD))
+            except SSL.WantReadError:
+                stuck = self._readable
+            except SSL.WantWriteError:
+                stuck = self._writable
+            except SSL.Error as error:
+                return self._end_of_input(error)
+            # One deadline over all tries: records that carry no data (KeyUpdate) are no progress.
+            if deadline is None:
+                deadline = trio.current_time() + seconds
+            if not await self._wait(stuck, deadline):
+                raise Disconnected(f"the peer sent nothing for {seconds:g} s")
+
+    def _end_of_input(self, error: SSL.Error) -> bytes:
+        if isinstance(error, SSL.ZeroReturnError):
+            self._peer_finished = True
+            return b""
+        raise Disconnected(explain(error)) from None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._give_way()
+        left: bytes | bytearray | memoryview = data
+        while True:
+            outcome = self._try_write(left)
+            if not isinstance(outcome, int):
+                await self._until_moving(outcome)
+            elif outcome == len(left):
+                return
+            else:
+                left = memoryview(left)[outcome:]
+                await self._give_way()
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """As the protocol says; raises BodyBroken if the file ends early or cannot be read."""
+        end = offset + count
+        while offset < end:
+            await self._give_way()
+            step = self._scratch[: min(FILE_STEP, end - offset)]
+            try:
+                filled = os.preadv(fd, [step], offset)
+            except OSError as error:
+                raise BodyBroken(f"the file cannot be read: {error.strerror}") from None
+            if filled < len(step):
+                raise BodyBroken(f"the file ends at {offset + filled}, {end - offset - filled} bytes too early")
+            written = 0
+            stuck: _Readiness | None = None
+            while written < filled and stuck is None:
+                outcome = self._try_write(step[written:])
+                if isinstance(outcome, int):
+                    written += outcome
+                else:
+                    stuck = outcome
+            offset += written
+            if stuck is not None:
+                # From here on the scratch buffer is anybody's: the next round reads again from `offset`.
+                await self._until_moving(stuck)
+
+    def _try_write(self, data: bytes | bytearray | memoryview) -> int | _Readiness:
+        """Seal and write one record; how much was taken, or what to wait for before another try."""
+        self._check_open()
+        if not len(data):
+            return 0  # SSL_write of nothing is undefined
+        try:
+            return self._connection.send(data)
+        except SSL.WantWriteError:
+            return self._writable
+        except SSL.WantReadError:
+            return self._readable
+        except SSL.Error as error:
+            raise Disconnected(explain(error)) from None
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        try:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await self._say_goodbye()
+        finally:
+            _close(self._sock)
+
+    async def _say_goodbye(self) -> None:
+        while True:
+            try:
+                self._connection.shutdown()
+            except SSL.WantWriteError:
+                await self._writable.wait(self._sock)
+            except SSL.Error:
+                break  # broken already, or in the middle of a record: FIN alone has to tell
+            else:
+                break
+        if not self._peer_finished:
+            await linger(self._sock)
+
+    def abort(self) -> None:
+        reset(self._sock)
+
+    def _check_open(self) -> None:
+        # OpenSSL knows the number of the descriptor only, and that may belong to another connection by now.
+        if self._sock.fileno() < 0:
+            raise Disconnected("the connection is closed here")
+
+    async def _give_way(self) -> None:
+        if perf_counter() - self._since > _BURST_SECONDS:
+            await trio.lowlevel.checkpoint()
+            self._since = perf_counter()
+
+    async def _wait(self, stuck: _Readiness, deadline: float) -> bool:
+        """False when the deadline passed first."""
+        try:
+            if deadline == math.inf:  # a cancel scope is the dearest part of a wait: enter none that does nothing
+                await stuck.wait(self._sock)
+                cancelled = False
+            else:
+                with trio.move_on_at(deadline) as scope:
+                    await stuck.wait(self._sock)
+                cancelled = scope.cancelled_caught
+        except (trio.ClosedResourceError, OSError):
+            raise Disconnected("the connection is closed here") from None
+        self._since = perf_counter()
+        return not cancelled
+
+    async def _until_moving(self, stuck: _Readiness) -> None:
+        """Wait before another write. Raises Disconnected when the peer took nothing for the progress time."""
+        pending = self._unacknowledged()
+        while not await self._wait(stuck, trio.current_time() + self._progress_seconds):
+            before, pending = pending, self._unacknowledged()
+            if pending >= before:
+                raise Disconnected(f"the peer took nothing for {self._progress_seconds:g} s")
+
+    def _unacknowledged(self) -> int:
+        """Bytes sent that the peer has not taken yet (SIOCOUTQ, tcp(7))."""
+        self._check_open()
+        return int(struct.unpack("i", fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
