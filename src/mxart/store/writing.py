@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _QUEUE = 2 * 1024 * 1024  # bytes that may wait to be written
 _BATCH = 512 * 1024  # worth a visit to a thread at once (which costs as much as hashing 64 KiB) ...
 _PATIENCE = 0.002  # ... while less than that waits until the last visit is so many seconds ago
+_FIRST = 256 * 1024  # written and hashed within a third of a millisecond
 _CHUNKS = 1024  # and pieces, so that a flood of tiny ones stays small
 _REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
 _PIECE = 1024 * 1024
@@ -67,6 +68,7 @@ class Writing:
         self._offset = self._file.written  # what the origin has delivered, queued or written
         self._synced = self._offset
         self._rehashed = False
+        self._first = True
         self._ended = False  # the origin will deliver nothing more
         self._wrong: str | None = None  # why the bytes can never be right, whatever the origin says
         self._work = trio.lowlevel.ParkingLot()
@@ -189,7 +191,10 @@ class Writing:
                         await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
-                if self._stored:
+                if self._stored and self._first:
+                    self._first = False
+                    await self._first_onto_disk(chunks)
+                elif self._stored:
                     await self._onto_disk(chunks)
                 else:
                     await self._into_memory(chunks)
@@ -216,6 +221,18 @@ class Writing:
                 raise OSError("the partial file has become shorter")
             self._hash.update(buffer[:count])
             start += count
+
+    async def _first_onto_disk(self, chunks: list[bytes]) -> None:
+        """The first piece without a visit to a thread: somebody is waiting for the first byte of it."""
+        piece, rest = chunks[0][:_FIRST], [chunks[0][_FIRST:], *chunks[1:]]
+        assert self._file.disk is not None
+        written, error = self._write_at(self._file.disk, [piece], self._file.written)
+        self._hash.update(piece[:written])
+        self._file.advance(self._file.written + written)
+        await trio.lowlevel.checkpoint()
+        rest = rest if error is None else [piece[written:], *rest]  # tried again, and told of, in the ordinary way
+        if any(rest):
+            await self._onto_disk([chunk for chunk in rest if chunk])
 
     async def _onto_disk(self, chunks: list[bytes]) -> None:
         # Not abandoned when cancelled: the descriptor stays in use until the thread is back.
