@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from mxart.metrics import Family, Metrics
 
-OUTCOMES = ("hit", "miss", "joined", "revalidated", "stale", "local", "negative", "own", "none")
+OUTCOMES = ("hit", "miss", "joined", "revalidated", "stale", "local", "negative", "static", "own", "none")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "cut")
 UPSTREAM_RESULTS = ("2xx", "3xx", "4xx", "5xx", "failed")
 
