@@ -19,6 +19,7 @@ import trio
 
 from mxart.build import Parts, Trust
 from mxart.config import Config
+from mxart.errors import ConfigError
 from mxart.listeners import Bound, bind_all
 from mxart.logs import EventLog, LineSink
 from mxart.metrics import Metrics
@@ -54,6 +55,7 @@ def authority(config: Config) -> Authority:
 def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, EventLog]) -> Server:
     """Make ready what all workers share. Raises ConfigError; then nothing has changed for `previous`."""
     before = previous if isinstance(previous, Server) else None
+    slots = Slots.of_config(config, before)
     ca = authority(config)
     trust = Trust.read(config)
     places = stores(config)
@@ -63,11 +65,6 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     sessions = before.sessions if before is not None else Sessions()
     tls = _tls(config, ca, sessions)
     bound = bind_all(config, before.bound if before is not None else ())
-    if before is not None and before.config.data == config.data:
-        slots = before.slots.after()
-    else:
-        width = max(config.workers, _MIN_WIDTH)
-        slots = Slots(Generation(_GENERATIONS * width), width)
     return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots)
 
 
@@ -91,9 +88,16 @@ class Slots:
     width: int
     number: int = 0
 
-    def after(self) -> Slots:
-        """For the next configuration."""
-        return Slots(self.counter, self.width, self.number + 1)
+    @classmethod
+    def of_config(cls, config: Config, before: Server | None) -> Slots:
+        """For the next configuration after `before`. Raises ConfigError when there are too few for its workers."""
+        if before is None or before.config.data != config.data:
+            width = max(config.workers, _MIN_WIDTH)
+            return cls(Generation(_GENERATIONS * width), width)
+        width = before.slots.width
+        if config.workers > width:
+            raise ConfigError(f"workers = {config.workers}: a reload can raise them to {width}; for more, start anew")
+        return cls(before.slots.counter, width, before.slots.number + 1)
 
     def of(self, worker: int) -> Generation:
         """A worker's own."""
@@ -161,7 +165,6 @@ class _Worker:
         self._config = server.config
         self._metrics = server.metrics
         self._generation = generation
-        self._draining = trio.Event()
 
     async def run(self, life: int, ready: Callable[[], None]) -> None:
         server = self._server
@@ -169,7 +172,8 @@ class _Worker:
         dialer.listening(sock.getsockname()[:2] for sock in server.sockets)
         parts = Parts(self._config, server.trust, self._generation, self._metrics, dialer)
         try:
-            # Listened to until the end: a second SIGTERM must not cut the draining short.
+            # Listened to until the end: a second SIGTERM (a service manager tells every process, and so does the
+            # supervisor) must not cut the draining short.
             with trio.open_signal_receiver(signal.SIGTERM) as told:
                 await self._live(parts, told, life, ready)
         finally:
@@ -180,7 +184,7 @@ class _Worker:
         server, limits = self._server, self._config.limits
         async with trio.open_nursery() as background:
             await parts.start(background)
-            own = OwnPages(self._metrics, lambda: not self._draining.is_set(), lambda: server.ca.pem)
+            own = OwnPages(self._metrics, lambda: not gateway.is_draining, lambda: server.ca.pem)
             gateway = Gateway(
                 handler=Gate(parts.routes, parts.repositories, own, self._metrics, server.exchanges),
                 tls=server.tls,
@@ -189,11 +193,11 @@ class _Worker:
                 limits=limits,
                 max_connections=max(1, limits.connections // self._config.workers),
                 metrics=self._metrics,
-                draining=self._draining,
             )
             background.start_soon(self._flush_log)
             background.start_soon(self._upkeep, parts)
             deadline = await self._accept(gateway, told, life, ready)
+            background.start_soon(_ignore, told)
             await parts.stop(max(0.0, deadline - trio.current_time()))
             background.cancel_scope.cancel()
 
@@ -203,15 +207,14 @@ class _Worker:
             async with trio.open_nursery() as listeners:
                 for bound in self._server.bound:
                     for sock in bound.sockets:
-                        listener = trio.socket.from_stdlib_socket(sock)
-                        listeners.start_soon(gateway.accept, listener, bound.role, connections)
+                        listeners.start_soon(gateway.accept, sock, bound.role, connections)
                 self._metrics.set(series.WORKERS, value=1)
                 ready()
                 await _first_of(told.__anext__, partial(trio.lowlevel.wait_readable, life))
                 listeners.cancel_scope.cancel()
             for sock in self._server.sockets:
                 sock.close()
-            self._draining.set()
+            gateway.drain()
             deadline = trio.current_time() + self._config.limits.drain_seconds
             connections.cancel_scope.deadline = deadline
         return deadline
@@ -226,6 +229,12 @@ class _Worker:
         while True:
             await trio.sleep(_UPKEEP_SECONDS)
             parts.sweep()
+
+
+async def _ignore(signals: AsyncIterator[int]) -> None:
+    """Take what comes: what is left in a receiver is delivered anew at its end, to nobody who handles it."""
+    async for _ in signals:
+        pass
 
 
 async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import defaultdict
 from dataclasses import dataclass
 
 from mxart.config import Config, parse_address
@@ -53,13 +54,16 @@ def bind_all(config: Config, kept: tuple[Bound, ...] = ()) -> tuple[Bound, ...]:
 
     Raises ConfigError naming the address; nothing new stays bound then.
     """
-    have = {bound.address: bound.sockets for bound in kept}
+    have: defaultdict[str, list[tuple[socket.socket, ...]]] = defaultdict(list)
+    for bound in kept:
+        have[bound.address].append(bound.sockets)  # port 0 may be asked for more than once
     fresh: list[socket.socket] = []
     found: list[Bound] = []
     try:
         for address, role in wanted(config):
-            sockets = have.pop(address, None)
-            if sockets is None:
+            if have[address]:
+                sockets = have[address].pop(0)
+            else:
                 sockets = tuple(_bind(address))
                 fresh.extend(sockets)
             found.append(Bound(address, role, sockets))
@@ -76,7 +80,9 @@ def _bind(address: str) -> list[socket.socket]:
         if not host:
             return [_any(port)]
         bound: list[socket.socket] = []
-        for family, _, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+        # A name may be listed twice, in /etc/hosts for instance.
+        found = dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+        for family, _, _, _, where in found:
             if bound and port == 0:  # the same free port on every address of the name
                 where = (where[0], bound[0].getsockname()[1], *where[2:])  # noqa: PLW2901  # the same address, completed
             try:
@@ -91,6 +97,8 @@ def _bind(address: str) -> list[socket.socket]:
         hint = "; ports below 1024 need the right to bind them" if error.errno == errno.EACCES else ""
         hint = "; another program listens there" if error.errno == errno.EADDRINUSE else hint
         raise ConfigError(f"cannot listen on {address}: {error.strerror or error}{hint}") from None
+    except UnicodeError:  # from looking up the name
+        raise ConfigError(f"cannot listen on {address}: no host has such a name") from None
     return bound
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -19,7 +20,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 _encode = msgspec.json.Encoder().encode
 _COLOURS = {"DEBUG": "\x1b[2m", "INFO": "", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
-_FLUSH_BYTES = 16384
+_FLUSH_BYTES = select.PIPE_BUF  # what a pipe takes as one piece, so that lines of several workers do not mix
 
 
 class LineSink:
@@ -40,13 +41,17 @@ class LineSink:
 
     def write(self, line: bytes, *, at_once: bool = False) -> None:
         """Take a line, with its newline."""
+        if self._size + len(line) > _FLUSH_BYTES:
+            self.flush()
         self._lines.append(line)
         self._size += len(line)
-        if at_once or not self._gathering or self._size > _FLUSH_BYTES:
+        if at_once or not self._gathering:
             self.flush()
 
     def flush(self) -> None:
         """Write what was gathered. A log that nobody reads any more is not a reason to fail."""
+        if not self._lines:
+            return
         data, self._lines, self._size = b"".join(self._lines), [], 0
         try:
             while data:
@@ -96,6 +101,14 @@ def _json(
     return line
 
 
+def _encoded(line: Mapping[str, object]) -> bytes:
+    """As JSON, whatever is in it."""
+    try:
+        return _encode(line)
+    except (UnicodeEncodeError, TypeError):  # half a surrogate pair, as in the name of a file that is not UTF-8
+        return _encode({key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in line.items()})
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; an exchange's fields stand beside time, level and message."""
 
@@ -104,7 +117,7 @@ class JsonFormatter(logging.Formatter):
         line = _json(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return _encode(line).decode()
+        return _encoded(line).decode()
 
 
 class TextFormatter(logging.Formatter):
@@ -150,7 +163,7 @@ class EventLog:
         if self._readable:
             line = _text(now, "INFO", message, fields).encode("utf-8", "backslashreplace")
         else:
-            line = _encode(_json(now, "info", self._name, message, fields))
+            line = _encoded(_json(now, "info", self._name, message, fields))
         self._sink.write(line + b"\n")
 
 

@@ -57,8 +57,13 @@ class Metrics:
         self._own = self._arrays[0]
 
     def for_worker(self, index: int) -> None:
-        """Count in this worker's array from now on."""
+        """Count in this worker's array from now on: on from where one before it stopped, but nothing of it is open."""
         self._own = self._arrays[index]
+        for family in self.families.values():
+            if family.kind == "gauge":
+                self._own[family.start : family.start + len(family.series)] = memoryview(
+                    bytes(8 * len(family.series))
+                ).cast("d")
 
     def add(self, name: str, *labels: str, amount: float = 1.0) -> None:
         """Count. Label values that are not of the closed set are dropped."""

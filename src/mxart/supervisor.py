@@ -7,7 +7,10 @@ connection that waits in the backlog of a worker that dies is lost to nobody.
 
 A reload is a new *generation* of workers: the new configuration is read and prepared, its workers are
 started, and only when all of them are ready is the old generation told to drain.  Whatever fails on
-the way leaves the old one serving.
+the way leaves the old one serving.  What is asked for meanwhile is done afterwards, once.
+
+Signals are blocked around a fork: until it has handlers of its own a child would answer them with ours, and
+write them into the pipe that wakes us.
 
 Each worker holds the reading end of a pipe whose writing end only the supervisor has: when the
 supervisor is gone, however it went, its workers notice and drain.
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _GRACE = 10.0  # seconds beyond the workers' own deadline before they are killed
 _SETTLED = 5.0  # a worker that lived as long is replaced at once
+_OVERLAP = 4  # generations there may be at a time, all but one of them draining
+_RETRY = 1.0  # seconds until another try where the system could not fork
 
 
 class Prepared(Protocol):
@@ -57,9 +62,9 @@ class Prepared(Protocol):
 @dataclass(slots=True)
 class _Generation:
     prepared: Prepared
-    number: int
     workers: dict[int, _Worker] = field(default_factory=dict)  # by pid
     draining_since: float | None = None
+    proven: bool = False  # all its workers were ready once: from then on those that die are replaced
 
     @property
     def is_ready(self) -> bool:
@@ -83,7 +88,8 @@ class Supervisor:
         self._announce = announce
         self._generations: list[_Generation] = []
         self._announced = False
-        self._stopping: float | None = None
+        self._stopping = False
+        self._reload_wanted = False
         self._failures = 0
         self._restarts: list[tuple[float, _Generation, int]] = []
         self._status = 0
@@ -121,6 +127,8 @@ class Supervisor:
         self._reap()
         self._restart_due()
         self._settle()
+        if self._reload_wanted and not self._stopping:
+            self._maybe_reload()
 
     def _patience(self) -> float | None:
         """Milliseconds until something has to be done without being asked."""
@@ -135,49 +143,65 @@ class Supervisor:
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
-            if self._stopping is not None:
+            if self._stopping:
                 log.warning("told to stop a second time: ending at once")
                 self._status = 1
                 self._kill_all()
                 self._generations.clear()
                 return
             log.info("stopping: connections have %.0f seconds to finish", self._generations[-1].prepared.drain_seconds)
-            self._stopping = time.monotonic()
+            self._stopping = True
             self._restarts.clear()
             for generation in self._generations:
                 self._drain(generation)
-        elif number == signal.SIGHUP and self._stopping is None:
-            self._reload()
+        elif number == signal.SIGHUP and not self._stopping:
+            self._reload_wanted = True
 
-    def _reload(self) -> None:
-        if not self._generations[-1].is_ready:
-            log.warning("a reload is under way already; ask again when it is done")
+    def _maybe_reload(self) -> None:
+        """Reload unless another reload is under way, or too many generations drain: then later."""
+        serving = [generation for generation in self._generations if generation.draining_since is None]
+        if len(serving) != 1 or not serving[0].proven or len(self._generations) >= _OVERLAP:
             return
+        self._reload_wanted = False
         try:
-            prepared = self._prepare(self._generations[-1].prepared)
+            prepared = self._prepare(serving[0].prepared)
         except ConfigError as error:
             log.error("the new configuration is not used, the old one stays: %s", error)  # noqa: TRY400  # its text says it all
             return
+        except Exception:
+            log.exception("the new configuration is not used, the old one stays")
+            return
         log.info("reloading the configuration")
-        self._begin(prepared)
+        try:
+            self._begin(prepared)
+        except OSError as error:
+            log.error("the new configuration is not used, the old one stays: cannot start a worker: %s", error)  # noqa: TRY400  # as above
+            self._drain(self._generations[-1])
 
     def _begin(self, prepared: Prepared) -> None:
-        number = self._generations[-1].number + 1 if self._generations else 0
-        generation = _Generation(prepared, number)
+        generation = _Generation(prepared)
         self._generations.append(generation)
         for index in range(prepared.workers):
             self._fork(generation, index)
 
     def _fork(self, generation: _Generation, index: int) -> None:
+        """Raises OSError when the system has no room for another process."""
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            raise
         if pid == 0:
             status = 1
             try:
                 os.close(reading)
-                self._become_worker()
+                self._become_worker(generation)
                 generation.prepared.serve(
                     index, self._life_r, lambda: os.close(writing) if os.write(writing, b"R") else None
                 )
@@ -188,21 +212,25 @@ class Supervisor:
                 log.exception("worker %d failed", index)
             finally:
                 os._exit(status)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(writing)
         self._poll.register(reading, select.POLLIN)
         generation.workers[pid] = _Worker(index, pid, reading, time.monotonic())
 
-    def _become_worker(self) -> None:
-        """Leave behind what is the supervisor's."""
+    def _become_worker(self, own: _Generation) -> None:
+        """Leave behind what is the supervisor's, and the ports of other configurations: here nobody accepts on them."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches us all; the supervisor passes it on
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.close(self._life_w)
         os.close(self._wake_r)
         os.close(self._wake_w)
         for generation in self._generations:
+            if generation is not own:
+                generation.prepared.release([own.prepared])
             for worker in generation.workers.values():
                 if worker.pipe >= 0:
                     os.close(worker.pipe)
@@ -237,13 +265,13 @@ class Supervisor:
         if generation.draining_since is not None:
             return
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        if not worker.ready and generation is not self._generations[0]:
+        if not generation.proven and not worker.ready and self._announced:
             log.error(
                 "the new configuration is not used: its worker %d ended %s before it was ready", worker.index, how
             )
             self._drain(generation)
             return
-        if not worker.ready and not self._announced:
+        if not generation.proven and not worker.ready:
             self._status = 1
             for other in self._generations:
                 self._drain(other)
@@ -260,12 +288,17 @@ class Supervisor:
         self._restarts = [item for item in self._restarts if item[0] > now]
         for _, generation, index in due:
             if generation in self._generations and generation.draining_since is None:
-                self._fork(generation, index)
+                try:
+                    self._fork(generation, index)
+                except OSError as error:
+                    log.error("cannot start a worker: %s", error)  # noqa: TRY400  # its text says it all
+                    self._restarts.append((now + _RETRY, generation, index))
 
     def _settle(self) -> None:
         """Retire old generations once the newest is ready, announce the first, forget those that ended."""
         newest = self._generations[-1] if self._generations else None
         if newest is not None and newest.is_ready and newest.draining_since is None:
+            newest.proven = True
             for older in self._generations[:-1]:
                 if older.draining_since is None:
                     log.info("the new configuration is in use")

@@ -3,8 +3,12 @@
 Theory of operation.  A connection is peeked at, never read, until the first bytes decide: a TLS hello
 whose name a tunnel claims is spliced from its first byte; any other hello is answered on a TLS
 listener, by a certificate for a name that is served or by an alert; HTTP/2's preface and HTTP/1 go to
-their engines on a plain listener, and are redirected to https on a TLS one; all else is closed.  One
+their engines on a plain listener, and are redirected to https on a TLS one; TLS on a plain listener gets an answer
+that TLS clients know for plain HTTP, and some then fall back to; all else is closed.  One
 deadline covers a PROXY header, the peeking and the handshake.
+
+A slot of the connection limit is taken only while a connection is at hand: were it held while waiting for one, each
+listener would hold one for good, and a quiet listener could starve a busy one.
 
 Every connection is a task that ends in its own `except Exception`: what breaks one breaks no other.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from time import perf_counter
 
 import trio
@@ -20,7 +25,7 @@ from trio.socket import SocketType
 
 from mxart.body import Body
 from mxart.config import Limits
-from mxart.errors import Disconnected, MxartError, Problem
+from mxart.errors import Disconnected, MxartError
 from mxart.listeners import Role
 from mxart.message import Handler, Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
@@ -29,6 +34,7 @@ from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.http2 import Http2Limits, serve_http2
 from mxart.proto.peek import consume, peek_until
 from mxart.proto.plain import PlainTransport
+from mxart.proto.proxy_header import MAX_BYTES as PROXY_BYTES
 from mxart.proto.proxy_header import parse_proxy_header
 from mxart.proto.sniff import SNIFF_BYTES, Http1, Http2Preface, TlsHello, sniff, sniff_missing
 from mxart.proto.tls import TlsServer
@@ -41,13 +47,33 @@ from mxart.upstream.dial import Dialer
 log = logging.getLogger(__name__)
 _tunnel_log = logging.getLogger("mxart.tunnel")
 
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PROXY_BYTES = 65536 + 16  # what version 2 can announce
+# What accept(2) reports of the connection that it would have returned; the next one may be sound.
+_ITS_OWN = frozenset(
+    (
+        errno.ECONNABORTED,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.ETIMEDOUT,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENONET,
+    )
+)
 _PAUSE = 0.1  # seconds before accepting again when the system has no room
+_LAST_WORDS = 1.0  # seconds for a connection to say something when the server drains
+_SPEAK_PLAIN = b"this port speaks plain HTTP: use http://\n"
+_PLAIN_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_SPEAK_PLAIN), _SPEAK_PLAIN)
+)
 
 
 class Gateway:
-    """Serves the connections of one worker. `draining` is set when no more are to be accepted."""
+    """Serves the connections of one worker."""
 
     def __init__(
         self,
@@ -59,7 +85,6 @@ class Gateway:
         limits: Limits,
         max_connections: int,
         metrics: Metrics,
-        draining: trio.Event,
     ) -> None:
         self._handler = handler
         self._to_https = _ToHttps(handler)
@@ -69,7 +94,8 @@ class Gateway:
         self._limits = limits
         self._slots = trio.Semaphore(max_connections)
         self._metrics = metrics
-        self._draining = draining
+        self._draining = trio.Event()
+        self._silent: set[trio.CancelScope] = set()  # of connections that have not said what they want
         self._open = 0
         self._http1 = Http1Limits(
             header_bytes=limits.header_bytes,
@@ -84,26 +110,39 @@ class Gateway:
             progress_seconds=limits.progress_seconds,
         )
 
-    async def accept(self, listener: SocketType, role: Role, nursery: trio.Nursery) -> None:
-        """Accept until cancelled; each connection becomes a task of `nursery`."""
+    @property
+    def is_draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._draining.is_set()
+
+    def drain(self) -> None:
+        """Let every connection end: idle ones now, busy ones after the request under way. Cancel `accept` first."""
+        self._draining.set()
+        until = trio.current_time() + _LAST_WORDS
+        for scope in self._silent:
+            scope.deadline = min(scope.deadline, until)
+
+    async def accept(self, listener: socket.socket, role: Role, nursery: trio.Nursery) -> None:
+        """Accept until cancelled; each connection becomes a task of `nursery`. `listener` is non-blocking."""
         full = False
         while True:
             await self._slots.acquire()
             try:
-                sock, address = await listener.accept()
+                sock, address = listener.accept()
+                connection = trio.socket.from_stdlib_socket(sock)
+            except BlockingIOError:
+                self._slots.release()
+                await trio.lowlevel.wait_readable(listener)
             except OSError as error:
                 self._slots.release()
-                if error.errno in _NO_ROOM:
+                if error.errno not in _ITS_OWN:  # EMFILE, most likely
                     if not full:
                         log.warning("cannot accept: %s; waiting for connections to end", error.strerror)
                     full = True
                     await trio.sleep(_PAUSE)
-                continue
-            except BaseException:
-                self._slots.release()
-                raise
-            full = False
-            nursery.start_soon(self._connection, sock, address, role)
+            else:
+                full = False
+                nursery.start_soon(self._connection, connection, address, role)
 
     async def _connection(self, sock: SocketType, address: tuple[str, int], role: Role) -> None:
         self._metrics.add(series.ACCEPTED)
@@ -115,9 +154,6 @@ class Gateway:
         except Disconnected as error:
             self._metrics.add(series.REFUSED)
             log.debug("%s: %s", peer.address, error)
-        except Problem as problem:
-            self._metrics.add(series.REFUSED)
-            log.warning("%s: %s", peer.address, problem.message)
         except MxartError as error:
             self._metrics.add(series.REFUSED)
             log.info("%s: closed: %s", peer.address, error)
@@ -134,9 +170,16 @@ class Gateway:
         if role.tunnel_to:
             await self._tunnel(sock, peer, target_of(role.tunnel_to), name="")
             return
-        if role.proxy_protocol:
-            peer = await _proxied(sock, peer, deadline)
-        found = await peek_until(sock, sniff, deadline=deadline, max_bytes=SNIFF_BYTES, missing=sniff_missing)
+        with trio.CancelScope(deadline=trio.current_time() + _LAST_WORDS if self.is_draining else deadline) as silent:
+            self._silent.add(silent)
+            try:
+                if role.proxy_protocol:
+                    peer = await _proxied(sock, peer, deadline)
+                found = await peek_until(sock, sniff, deadline=deadline, max_bytes=SNIFF_BYTES, missing=sniff_missing)
+            finally:
+                self._silent.discard(silent)
+        if silent.cancelled_caught:
+            raise Disconnected("the client said too little for too long")
         if isinstance(found, TlsHello):
             target = self._tunnels.find(found.hello.sni)
             if target is not None:
@@ -144,7 +187,7 @@ class Gateway:
             elif role.tls:
                 await self._serve_tls(sock, peer, found.hello, deadline)
             else:
-                raise Disconnected("TLS on a plain port: use http://, or let the listener say tls = true")
+                await self._answer_plain(sock, peer)
         elif isinstance(found, Http1 | Http2Preface):
             transport = PlainTransport(sock, peer, self._limits.progress_seconds)
             if role.tls:
@@ -156,6 +199,22 @@ class Gateway:
                 await serve_http1(transport, self._handler, self._http1, self._draining)
         else:
             raise Disconnected("neither TLS nor HTTP")
+
+    async def _answer_plain(self, sock: SocketType, peer: Peer) -> None:
+        """Tell a TLS client, in clear text, that there is none here.
+
+        Clients recognise "HTTP/" where a TLS record should be: they say so to their user, and container
+        runtimes that were told to trust this registry try again without TLS.
+        """
+        self._metrics.add(series.REFUSED)
+        log.info("%s: TLS on a plain port: use http://, or let the listener say tls = true", peer.address)
+        transport = PlainTransport(sock, peer, self._limits.progress_seconds)
+        try:
+            await transport.send_all(_PLAIN_ANSWER)
+        except BaseException:
+            transport.abort()
+            raise
+        await transport.aclose()
 
     async def _serve_tls(self, sock: SocketType, peer: Peer, hello: ClientHello, deadline: float) -> None:
         transport: Transport = await self._tls.accept(
@@ -172,11 +231,21 @@ class Gateway:
         self._metrics.add(series.TUNNELS)
         counts = TunnelCounts()
         try:
-            upstream = await self._dialer.connect_tcp(target.host, target.port, explicit=target.explicit)
+            try:
+                upstream = await self._dialer.connect_tcp(target.host, target.port, explicit=target.explicit)
+            except MxartError:
+                self._metrics.add(series.REFUSED)
+                raise
             with upstream:
                 await splice(sock, upstream, self._limits.tunnel_idle_seconds, counts)
         except MxartError as error:
             fields["error"] = str(error)
+        except trio.Cancelled:
+            fields["error"] = "cut: the server stops"
+            raise
+        except Exception as error:
+            fields["error"] = repr(error)
+            raise
         finally:
             self._metrics.add(series.TUNNELS, amount=-1)
             self._metrics.add(series.TUNNELLED, "up", amount=counts.up)
@@ -192,7 +261,7 @@ class _ToHttps:
         self._handler = handler
 
     async def handle(self, request: Request) -> Response:
-        if not request.authority:
+        if not request.authority or not request.target.startswith("/"):  # "*" and CONNECT's have no URL
             return self.refuse(400, "this port speaks TLS: use https://", request.peer)
         where = f"https://{request.authority}{request.target}"
         text = f"this port speaks TLS: {where}\n".encode()
@@ -209,15 +278,15 @@ class _ToHttps:
 
 async def _proxied(sock: SocketType, peer: Peer, deadline: float) -> Peer:
     """The peer that a PROXY header names; the header is taken from the socket."""
-    header = await peek_until(sock, parse_proxy_header, deadline=deadline, max_bytes=_PROXY_BYTES)
+    header = await peek_until(sock, parse_proxy_header, deadline=deadline, max_bytes=PROXY_BYTES)
     await consume(sock, header.consumed)
     if header.source is None:
         return peer
     local = header.destination
     return Peer(
-        header.source.address,
+        _plain(header.source.address),
         header.source.port,
-        local.address if local is not None else peer.local_address,
+        _plain(local.address) if local is not None else peer.local_address,
         local.port if local is not None else peer.local_port,
     )
 

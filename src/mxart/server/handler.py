@@ -7,10 +7,11 @@ request is for; anything else is a fault of ours: 500, with its traceback in the
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from mxart.body import Body
-from mxart.errors import MxartError, Problem
+from mxart.errors import MxartError, Problem, UpstreamFailed
 from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
@@ -54,12 +55,13 @@ class Gate:
         except Problem as problem:
             request.trace.notes.append(f"{problem.status}: {problem.message}")
             return self._word(problem, repository, request)
-        except MxartError as error:  # a body that broke before it began
+        except MxartError as error:  # a body that broke before it began, or a client that left while sending one
             request.trace.notes.append(str(error))
-            return page(502, "text/plain; charset=utf-8", f"{error}\n".encode())
+            return self._word(UpstreamFailed(str(error)), repository, request)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            return page(500, "text/plain; charset=utf-8", b"internal error; the server's log tells more\n")
+            request.trace.notes.append("internal error")
+            return self._word(Problem("internal error; the server's log tells more"), repository, request)
 
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
@@ -123,5 +125,5 @@ def plain_problem(problem: Problem) -> Response:
     """A problem where no format words it: one line of text."""
     fields = [("content-type", "text/plain; charset=utf-8"), *problem.headers]
     if problem.retry_after is not None:
-        fields.append(("retry-after", str(max(1, round(problem.retry_after)))))
+        fields.append(("retry-after", str(max(0, math.ceil(problem.retry_after)))))
     return Response(problem.status, Headers(fields), Body([f"{problem.message}\n".encode()]))
