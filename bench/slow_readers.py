@@ -1,6 +1,6 @@
 """Many clients that read slowly: `slow_readers.py URL COUNT BYTES_PER_SECOND SECONDS`.
 
-Prints once a second how many of them are in mid-body; exits 1 if one was cut.  Small receive buffers,
+Prints once a second how many of them are in mid-body, and goes on for SECONDS once all are; exits 1 if one was cut.  Small receive buffers,
 so that what they do not take waits in the server and not in the kernel here.
 """
 
@@ -22,16 +22,18 @@ async def main(url: str, count: int, rate: int, seconds: float) -> int:
     assert parts.port is not None
     reading: set[int] = set()
     broken: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # whose certificate it is is not the question
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    arriving = trio.CapacityLimiter(20)  # memory is the question, not a storm of handshakes
 
     async def one(number: int) -> None:
-        stream: trio.abc.Stream = await _connect(str(parts.hostname), int(parts.port or 0))
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            stream = trio.SSLStream(stream, context, https_compatible=True)
-        request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
-        await stream.send_all(request.encode())
-        head = await stream.receive_some(4096)
+        async with arriving:
+            stream: trio.abc.Stream = await _connect(str(parts.hostname), int(parts.port or 0))
+            if parts.scheme == "https":
+                stream = trio.SSLStream(stream, context, https_compatible=True)
+            request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+            await stream.send_all(request.encode())
+            head = await stream.receive_some(4096)
         if not head.startswith(b"HTTP/1.1 200 "):
             broken.append(head[:200].decode(errors="replace"))
             return
@@ -50,8 +52,10 @@ async def main(url: str, count: int, rate: int, seconds: float) -> int:
     async with trio.open_nursery() as nursery:
         for number in range(count):
             nursery.start_soon(one, number)
-        for _ in range(int(seconds)):
+        left = int(seconds)  # from when everybody reads
+        while left and not broken:
             await trio.sleep(1)
+            left -= len(reading) == count
             sys.stdout.write(f"{len(reading)}\n")
             sys.stdout.flush()
         nursery.cancel_scope.cancel()
