@@ -1,7 +1,7 @@
 """Many clients that read slowly: `slow_readers.py URL COUNT BYTES_PER_SECOND SECONDS`.
 
-Prints once a second how many of them are in mid-body, and goes on for SECONDS once all are; exits 1 if one was cut.  Small receive buffers,
-so that what they do not take waits in the server and not in the kernel here.
+Prints once a second how many of them are in mid-body, and goes on for SECONDS once all are; exits 1 if
+one was cut.  Small receive buffers, so that what they do not take waits in the server and not in the kernel here.
 """
 
 from __future__ import annotations
