@@ -35,6 +35,7 @@ _RENEW_BEFORE = timedelta(days=2)
 _MAX_CONTEXTS = 512
 # HTTP/2 forbids all older suites (RFC 9113 section 9.2.2), and whoever speaks TLS 1.2 today has one of these.
 _TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+_PARTIAL_WRITE = 1  # SSL_MODE_ENABLE_PARTIAL_WRITE of openssl/ssl.h, which pyOpenSSL sets and does not name
 _ALWAYS = "localhost"
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -141,6 +142,7 @@ def _new_context(protocols: tuple[bytes, ...]) -> SSL.Context:
     # before that end, HTTP's own framing tells.
     context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_IGNORE_UNEXPECTED_EOF)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 KB less for an idle connection
+    context.clear_mode(_PARTIAL_WRITE)  # one call for many records: `tls_transport` says how
     context.set_cipher_list(_TLS12_CIPHERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"mxart")

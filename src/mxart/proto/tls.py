@@ -22,7 +22,7 @@ from mxart.message import Peer
 from mxart.proto.authority import Authority
 from mxart.proto.certificates import PROTOCOLS, Contexts, Sessions
 from mxart.proto.client_hello import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, ClientHello, plain_alert
-from mxart.proto.tls_transport import CLOSE_SECONDS, FILE_STEP, TlsTransport, explain, linger, reset
+from mxart.proto.tls_transport import CLOSE_SECONDS, STEP, TlsTransport, explain, linger, reset
 
 
 class HandshakeFailed(MxartError):
@@ -46,7 +46,7 @@ class TlsServer:
         self._contexts = Contexts(authority, served, certificates=certificates, names=names, protocols=protocols)
         self._sessions = Sessions() if sessions is None else sessions
         self._protocols = protocols
-        self._scratch = memoryview(bytearray(FILE_STEP))
+        self._scratch = memoryview(bytearray(STEP))
 
     async def accept(
         self,
