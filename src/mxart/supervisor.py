@@ -19,6 +19,7 @@ supervisor is gone, however it went, its workers notice and drain.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -181,6 +182,9 @@ class Supervisor:
     def _begin(self, prepared: Prepared) -> None:
         generation = _Generation(prepared)
         self._generations.append(generation)
+        # What is there now lives as long as its workers: the collector need not look at it in each of them.
+        gc.freeze()
+        gc.enable()
         for index in range(prepared.workers):
             self._fork(generation, index)
 

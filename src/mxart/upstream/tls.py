@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from functools import cached_property
 
 from mxart.errors import ConfigError
 
@@ -11,17 +12,27 @@ class ClientTls:
     """Two contexts with the same trust, that differ in what they offer by ALPN (RFC 7301).
 
     `ca_file` (PEM) replaces the system's certificates: whoever names his CA means that one.  Raises
-    ConfigError when it cannot be used.  Building one takes tens of milliseconds: share it.
+    ConfigError when it cannot be used.  Reading the system's takes tens of milliseconds: share it; it
+    happens at first use, so that a server is ready before.
     """
 
     def __init__(self, ca_file: str = "") -> None:
-        self.files = _context(ca_file)
-        self.files.set_alpn_protocols(["http/1.1"])
-        self.documents = _context(ca_file)
-        self.documents.set_alpn_protocols(["h2", "http/1.1"])
+        self._ca_file = ca_file
+        if ca_file:
+            _ = self.files, self.documents
+
+    @cached_property
+    def files(self) -> ssl.SSLContext:
+        """For large files, which HTTP/1.1 carries best."""
+        return _context(self._ca_file, ["http/1.1"])
+
+    @cached_property
+    def documents(self) -> ssl.SSLContext:
+        """For everything else."""
+        return _context(self._ca_file, ["h2", "http/1.1"])
 
 
-def _context(ca_file: str) -> ssl.SSLContext:
+def _context(ca_file: str, protocols: list[str]) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
     except ssl.SSLError as error:
@@ -32,4 +43,5 @@ def _context(ca_file: str) -> ssl.SSLContext:
         raise ConfigError(f"ca_file {ca_file!r} cannot be read: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(protocols)
     return context
