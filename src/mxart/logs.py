@@ -106,7 +106,13 @@ def _encoded(line: Mapping[str, object]) -> bytes:
     try:
         return _encode(line)
     except (UnicodeEncodeError, TypeError):  # half a surrogate pair, as in the name of a file that is not UTF-8
-        return _encode({key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in line.items()})
+        return _encode({key: _plainly(value) for key, value in line.items()})
+
+
+def _plainly(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 class JsonFormatter(logging.Formatter):
