@@ -1,0 +1,1 @@
+"""Certificates for development. See `python -m certs`."""
