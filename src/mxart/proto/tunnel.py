@@ -3,7 +3,8 @@
 Theory of operation.  One task serves both directions.  A `_Flow` is one direction: a synchronous machine that moves
 bytes until the kernel says EAGAIN.  Between two rounds the task sleeps on an epoll descriptor of its own that holds
 both sockets; trio sees only that one.  Against two tasks in a nursery this costs less for a short connection, and it
-notices what they could not: a peer that resets while nobody reads from it, because epoll reports errors unasked.
+notices what they could not: a peer that resets while nobody reads from it, because epoll reports errors unasked.  The
+sockets are registered once, for edges (EPOLLET): a flow remembers what it was told until the kernel says EAGAIN.
 
 A flow begins by copying through a small buffer, which is all that most connections ever need, and makes a pipe once
 there is bulk: then splice(2) moves pages from socket to pipe to socket, and no byte enters this process.  It takes in
@@ -17,6 +18,7 @@ connection for a finished one.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import socket
@@ -37,6 +39,7 @@ _LEAST_PIPE = 1 << 16  # below this copying is faster
 _ROUND = 1 << 22  # bytes a flow may move before the other one gets its turn
 _HOLD_SECONDS = 0.002  # how long a tunnel may keep the loop while nothing makes it wait
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds: close(2) sends RST (socket(7), tcp(7))
+_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _MOVE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -64,7 +67,10 @@ async def splice(
     try:
         for side in (client, target):
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await _run(watch, up, down, counts, idle_seconds)
+        with trio.CancelScope(deadline=trio.current_time() + idle_seconds) as scope:
+            await _run(watch, up, down, counts, scope, idle_seconds)
+        if scope.cancelled_caught:
+            raise Disconnected(f"nothing moved through the tunnel for {idle_seconds:g} s")
     except BaseException:
         _reset(client)
         _reset(target)
@@ -77,66 +83,41 @@ async def splice(
     return counts
 
 
-async def _run(watch: select.epoll, up: _Flow, down: _Flow, counts: TunnelCounts, idle_seconds: float) -> None:
-    client = _Side("the client", up.source, up, down)
-    target = _Side("the target", down.source, down, up)
+async def _run(
+    watch: select.epoll, up: _Flow, down: _Flow, counts: TunnelCounts, scope: trio.CancelScope, idle_seconds: float
+) -> None:
+    client, target = up.source, down.source
+    client_fd = client.fileno()
+    watch.register(client_fd, _EDGES)
+    watch.register(target.fileno(), _EDGES)
     since = perf_counter()
+    armed = -math.inf
     while True:
+        for descriptor, events in watch.poll(0):
+            incoming, outgoing = (up, down) if descriptor == client_fd else (down, up)
+            if events & select.EPOLLERR:
+                incoming.check()
+            if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP):
+                incoming.readable = True
+            if events & (select.EPOLLRDHUP | select.EPOLLHUP):
+                incoming.ending = True
+            if events & select.EPOLLOUT:
+                outgoing.writable = True
         unfinished = up.move() | down.move()
         counts.up, counts.down = up.moved, down.moved
         if up.done and down.done:
             return
-        if unfinished:
-            if perf_counter() - since > _HOLD_SECONDS:
-                await trio.lowlevel.checkpoint()
-                since = perf_counter()
-            continue
-        client.watch(watch)
-        target.watch(watch)
-        with trio.move_on_after(idle_seconds) as scope:
+        if not unfinished:
+            # Moving a deadline is dear for what happens so often: now and then is enough, if it is not early.
+            now = trio.current_time()
+            if now > armed + idle_seconds / 16:
+                armed = now
+                scope.deadline = now + idle_seconds * 17 / 16
             await trio.lowlevel.wait_readable(watch.fileno())
-        if scope.cancelled_caught:
-            raise Disconnected(f"nothing moved through the tunnel for {idle_seconds:g} s")
-        since = perf_counter()
-        for descriptor, events in watch.poll(0):
-            side = client if descriptor == client.descriptor else target
-            side.noticed(watch, events)
-
-
-class _Side:
-    """One socket in the epoll set: asked for what its two flows wait for, and for errors always."""
-
-    __slots__ = ("_asked", "_incoming", "_outgoing", "_over", "_sock", "_who", "descriptor")
-
-    def __init__(self, who: str, sock: SocketType, incoming: _Flow, outgoing: _Flow) -> None:
-        self.descriptor = sock.fileno()
-        self._who = who
-        self._sock = sock
-        self._incoming = incoming  # the flow that it is the source of
-        self._outgoing = outgoing
-        self._asked: int | None = None
-        self._over = False
-
-    def watch(self, epoll: select.epoll) -> None:
-        wanted = (select.EPOLLIN if self._incoming.reading else 0) | (select.EPOLLOUT if self._outgoing.writing else 0)
-        if wanted == self._asked or self._over:
-            return
-        if self._asked is None:
-            epoll.register(self.descriptor, wanted)
-        else:
-            epoll.modify(self.descriptor, wanted)
-        self._asked = wanted
-
-    def noticed(self, epoll: select.epoll, events: int) -> None:
-        """Raises Disconnected on an error of the connection, also one that neither flow would meet now."""
-        if events & select.EPOLLERR:
-            number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                raise Disconnected(f"{self._who} broke the connection: {os.strerror(number)}")
-        if events & select.EPOLLHUP:
-            # FIN has gone both ways. epoll would tell so for ever; what is unread can be read without being told.
-            epoll.unregister(self.descriptor)
-            self._over = True
+            since = perf_counter()
+        elif perf_counter() - since > _HOLD_SECONDS:
+            await trio.lowlevel.checkpoint()
+            since = perf_counter()
 
 
 class _Flow:
@@ -153,8 +134,11 @@ class _Flow:
         "_to",
         "_way",
         "done",
+        "ending",
         "moved",
+        "readable",
         "source",
+        "writable",
     )
 
     def __init__(self, way: tuple[str, str], source: SocketType, sink: SocketType) -> None:
@@ -162,23 +146,16 @@ class _Flow:
         self._sink = sink
         self._way = way  # names of source and sink, for errors
         self._from, self._to = source.fileno(), sink.fileno()
-        self._buffer = memoryview(b"")  # taken in by copying, not yet out
+        self.readable = False  # as far as is known: reading, or writing, is worth a try
+        self.writable = True
+        self.ending = False  # FIN has arrived, behind what is still to be read
+        self._buffer: memoryview | None = None  # taken in by copying, not yet out
         self._pipes = True  # as long as no pipe was refused
         self._pipe: tuple[int, int] | None = None  # reading end, writing end
         self._piped = 0  # bytes in the pipe
-        self._ended = False  # the source has sent FIN
+        self._ended = False  # the source has been read to its end
         self.moved = 0
-        self.done = False  # and it was passed on
-
-    @property
-    def reading(self) -> bool:
-        """Whether it waits for bytes of its source."""
-        return not self._ended and not self.writing
-
-    @property
-    def writing(self) -> bool:
-        """Whether it waits for room at its sink."""
-        return self._piped > 0 or len(self._buffer) > 0
+        self.done = False  # and the end was passed on
 
     def move(self) -> bool:
         """Move what can be moved without waiting. True if it stopped only to let others have their turn.
@@ -186,44 +163,63 @@ class _Flow:
         Raises Disconnected.
         """
         limit = self.moved + _ROUND
-        try:
-            while not self.done:
-                if self.writing:
-                    self._give()
-                elif self._ended:
-                    with suppress(OSError):  # a reset is noticed anyway, and there is nobody to tell otherwise
-                        self._sink.shutdown(socket.SHUT_WR)
-                    self.done = True
-                elif self.moved >= limit:
-                    return True
-                else:
-                    self._take()
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            who = self._way[1 if self.writing else 0]
-            raise Disconnected(f"{who} broke the connection: {error.strerror}") from None
+        while not self.done:
+            if self._piped or self._buffer is not None:
+                if not self.writable:
+                    return False
+                self._give()
+            elif self._ended:
+                with suppress(OSError):  # a reset is noticed anyway, and there is nobody to tell otherwise
+                    self._sink.shutdown(socket.SHUT_WR)
+                self.done = True
+            elif not self.readable:
+                return False
+            elif self.moved >= limit:
+                return True
+            else:
+                self._take()
         return False
 
     def _take(self) -> None:
         if self._pipe is None and self._pipes and self.moved >= _BULK:
             self._pipe = _new_pipe()
             self._pipes = self._pipe is not None
-        if self._pipe is not None:
-            self._piped = os.splice(self._from, self._pipe[1], _PIPE, flags=_MOVE)
-            self._ended = self._piped == 0
-        else:
-            self._buffer = memoryview(os.read(self._from, _BUFFER))
-            self._ended = len(self._buffer) == 0
+        try:
+            if self._pipe is not None:
+                self._piped = os.splice(self._from, self._pipe[1], _PIPE, flags=_MOVE)
+                self._ended = self._piped == 0
+            elif data := os.read(self._from, _BUFFER):
+                self._buffer = memoryview(data)
+                # Less than asked for means that there is no more (epoll(7), question 9), but for the end.
+                self.readable = self.ending or len(data) == _BUFFER
+            else:
+                self._ended = True
+        except BlockingIOError:
+            self.readable = False
+        except OSError as error:
+            raise Disconnected(f"{self._way[0]} broke the connection: {error.strerror}") from None
 
     def _give(self) -> None:
-        if self._pipe is not None and self._piped:
-            count = os.splice(self._pipe[0], self._to, self._piped, flags=_MOVE)
-            self._piped -= count
+        try:
+            if self._buffer is not None:
+                count = os.write(self._to, self._buffer)
+                self._buffer = self._buffer[count:] if count < len(self._buffer) else None
+            else:
+                assert self._pipe is not None
+                count = os.splice(self._pipe[0], self._to, self._piped, flags=_MOVE)
+                self._piped -= count
+        except BlockingIOError:
+            self.writable = False
+        except OSError as error:
+            raise Disconnected(f"{self._way[1]} broke the connection: {error.strerror}") from None
         else:
-            count = os.write(self._to, self._buffer)
-            self._buffer = self._buffer[count:]
-        self.moved += count
+            self.moved += count
+
+    def check(self) -> None:
+        """Raises Disconnected if the source's connection is broken, whatever the flow is waiting for."""
+        number = self.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise Disconnected(f"{self._way[0]} broke the connection: {os.strerror(number)}")
 
     def close(self) -> None:
         if self._pipe is not None:
