@@ -37,7 +37,7 @@ class Told:
         self.workers = int(count)
         self.name = name
         before = previous.sockets if isinstance(previous, Told) else {}
-        self.sockets = {name: before.get(name) or socket.create_server(("127.0.0.1", 0))}
+        self.sockets: dict[str, socket.socket] = {name: before.get(name) or socket.create_server(("127.0.0.1", 0))}
         self.urls = [str(self.sockets[name].getsockname()[1])]
         self._lives = os.open(folder / "lives", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
