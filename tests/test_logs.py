@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -67,3 +68,33 @@ def test_a_log_that_nobody_reads_breaks_nothing() -> None:
     sink.write(b"x" * 100_000)
     sink.write(b"y", at_once=True)
     os.close(writing)
+
+
+def test_lines_of_several_workers_never_mix_in_a_pipe() -> None:
+    """A pipe takes PIPE_BUF bytes as one piece: no write that could be split holds more than one line (pipe(7))."""
+    reading, writing = os.pipe()
+    sink = LineSink(writing)
+    sink.gather()
+    lines = [b"%d " % number + b"x" * (37 * number % 900) + b"\n" for number in range(100)]
+    for line in lines:
+        sink.write(line)
+        held = os.read(reading, 1 << 20) if readable(reading) else b""
+        assert len(held) <= select.PIPE_BUF
+        assert held.endswith(b"\n") or not held
+    os.close(reading)
+    os.close(writing)
+
+
+def readable(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def test_half_a_character_costs_no_line(restored: None) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines, os.fdopen(writing, "w"):
+        _, events = configure("info", writing)
+        events("GET /", {"status": 200, "path": "\udcff"})
+        logging.getLogger("mxart").info("cannot read %s", "\udcff")
+        line, other = json.loads(lines.readline()), json.loads(lines.readline())
+    assert (line["status"], line["path"]) == (200, "\\udcff")
+    assert other["message"] == "cannot read \\udcff"

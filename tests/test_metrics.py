@@ -72,3 +72,16 @@ def test_a_label_that_was_not_foreseen_is_dropped() -> None:
     metrics = make(1)
     metrics.add("seen", "a-strangers-idea")
     assert ("seen_total", "a-strangers-idea") not in read(metrics)
+
+
+def test_what_a_dead_worker_had_open_is_forgotten_and_what_it_counted_is_not() -> None:
+    metrics = make()
+    metrics.for_worker(1)
+    metrics.add("seen", "red")
+    metrics.set("open", value=5)
+    metrics.observe("took", "red", seconds=1)
+    metrics.for_worker(1)
+    found = read(metrics)
+    assert found["open", ""] == 0
+    assert found["seen_total", "red"] == 1
+    assert found["took_sum", "red"] == 1

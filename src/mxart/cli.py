@@ -13,6 +13,7 @@ from typing import cast, get_args
 import click
 
 from mxart import __version__, app
+from mxart.build import Trust
 from mxart.config import Config
 from mxart.config_file import decode
 from mxart.errors import ConfigError
@@ -105,9 +106,10 @@ def main(
 @main.command()
 @click.pass_obj
 def check(options: _Options) -> None:
-    """Check the configuration and say what it serves."""
+    """Check the configuration, and the files of secrets and CAs that it names, and say what it serves."""
     try:
         config = options.load()
+        Trust.read(config)
     except ConfigError as error:
         raise _UserError(str(error)) from None
     for listener in config.listeners:

@@ -156,6 +156,8 @@ class Supervisor:
             for generation in self._generations:
                 self._drain(generation)
         elif number == signal.SIGHUP and not self._stopping:
+            if self._reload_wanted or not self._generations[-1].proven:
+                log.info("a reload is under way; another one follows it")
             self._reload_wanted = True
 
     def _maybe_reload(self) -> None:
