@@ -191,6 +191,11 @@ def test_check_says_what_would_be_served(tmp_path: Path) -> None:
     file.write_text(LOCAL + "members = ['x']")
     done = run("--config", str(file), "check")
     assert (done.returncode, "repository.mine.members" in done.stderr) == (2, True)
+    hub = '[repository.hub]\nformat = "oci"\nkind = "proxy"\nupstream = "https://up.test"\npath = "/hub"\n'
+    file.write_text(hub + 'username = "u"\npassword_file = "/nowhere/secret"\n')
+    done = run("--config", str(file), "check")
+    assert (done.returncode, "/nowhere/secret cannot be read" in done.stderr) == (2, True)
+    assert "Check the configuration" in run("check", "-h").stdout
 
 
 def test_the_ca_can_be_printed_before_the_first_start(tmp_path: Path) -> None:
