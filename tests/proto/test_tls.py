@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +25,9 @@ from mxart.proto.authority import Authority
 from mxart.proto.certificates import Sessions
 from mxart.proto.client_hello import parse_client_hello
 from mxart.proto.tls import HandshakeFailed, TlsServer
-from mxart.proto.tls_transport import TlsTransport
+from mxart.proto.tls_transport import TlsTransport, _Readiness
 
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
 AUTHORITY = Authority.ephemeral()
 Stream = trio.SSLStream[trio.SocketStream]
 
@@ -407,3 +411,87 @@ async def test_a_hello_that_changes_nothing_about_who_owns_the_socket(server: Tl
     assert ours.fileno() == -1
     assert await theirs.recv(100) == b"\x15\x03\x03\x00\x02\x02\x70"
     theirs.close()
+
+
+@asynccontextmanager
+async def s_client(server: TlsServer, *options: str) -> AsyncIterator[tuple[TlsTransport, trio.Process]]:
+    """OpenSSL's own client: lines to its input are sent, but for K, R and Q, which are commands."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        listener.setblocking(False)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        command = ["openssl", "s_client", "-connect", address, "-servername", "a.test", *options]
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        sock, _ = await trio.socket.from_stdlib_socket(listener).accept()
+    transport = await accept(server, sock)
+    try:
+        yield transport, process
+    finally:
+        transport.abort()
+        process.kill()
+        await process.wait()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        await process.stdin.aclose()
+        await process.stdout.aclose()
+
+
+@needs_openssl
+async def test_a_client_may_change_its_keys_while_bytes_go_both_ways(server: TlsServer) -> None:
+    """K sends KeyUpdate and asks for ours (RFC 8446 section 4.6.3)."""
+    async with s_client(server, "-tls1_3") as (transport, process):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        printed = b""
+        for number in range(20):
+            await process.stdin.send_all(b"K\n")
+            while printed.count(b"KEYUPDATE") <= number:  # what comes in one read with the command is part of it
+                printed += await process.stdout.receive_some()
+            line = b"line %d\n" % number
+            await process.stdin.send_all(line)
+            got = b""
+            while got != line:
+                got += await transport.receive_some()
+            await transport.send_all(b"answer\n")
+
+
+@needs_openssl
+async def test_renegotiation_is_refused(server: TlsServer) -> None:
+    async with s_client(server, "-tls1_2") as (transport, process):
+        assert process.stdin is not None
+        await process.stdin.send_all(b"before\n")
+        assert await transport.receive_some() == b"before\n"
+        await process.stdin.send_all(b"R\n")
+        with suppress(Disconnected):
+            assert await transport.receive_some() == b""  # s_client takes our no_renegotiation for an error and leaves
+
+
+async def test_two_tasks_may_wait_for_the_same_direction_and_the_second_takes_over() -> None:
+    """As when a write needs the rest of a KeyUpdate that the reader waits for too."""
+    ours, theirs = tcp_pair()
+    woken: list[str] = []
+    with socket.socket(fileno=ours.detach()) as raw, theirs:
+        raw.setblocking(False)
+        readiness = _Readiness(trio.lowlevel.wait_readable)
+
+        async def wait(name: str, scope: trio.CancelScope) -> None:
+            with scope:
+                await readiness.wait(raw)
+                woken.append(name)
+
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(3)]
+            nursery.start_soon(wait, "first", scopes[0])
+            await wait_all_tasks_blocked()
+            nursery.start_soon(wait, "second", scopes[1])
+            await wait_all_tasks_blocked()
+            scopes[0].cancel()  # it was the one in the kernel
+            await wait_all_tasks_blocked()
+            assert woken == ["second"]  # and will try again
+            nursery.start_soon(wait, "again", scopes[2])
+            await wait_all_tasks_blocked()
+            await theirs.send(b"x")
+        assert woken == ["second", "again"]
