@@ -32,6 +32,14 @@ async def who(request: Request) -> Response:
     return text(said.encode())
 
 
+async def ended(client: Client) -> bytes:
+    """What still came before the server closed, politely or not."""
+    try:
+        return await client.read_to_end()
+    except ConnectionResetError:
+        return client.buffer
+
+
 class Lines(logging.Handler):
     """Log records, and a way to wait for one."""
 

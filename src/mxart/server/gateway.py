@@ -203,8 +203,8 @@ class Gateway:
     async def _answer_plain(self, sock: SocketType, peer: Peer) -> None:
         """Tell a TLS client, in clear text, that there is none here.
 
-        Clients recognise "HTTP/" where a TLS record should be: they say so to their user, and container
-        runtimes that were told to trust this registry try again without TLS.
+        Clients recognise "HTTP/" where a TLS record should be: they say so to their user, and containerd
+        (core/remotes/docker/resolver.go: isTLSError) tries a localhost registry again without TLS, after this only.
         """
         self._metrics.add(series.REFUSED)
         log.info("%s: TLS on a plain port: use http://, or let the listener say tls = true", peer.address)
