@@ -4,7 +4,8 @@ The origin calls `Writing.write`, which only queues (up to `_QUEUE` bytes, then 
 task takes the queue whole and hands it to a worker thread, which writes it, publishes the new
 watermark to the loop at once, and then hashes it; meanwhile the loop fills the next queue and the
 readers send.  So receiving, sending and hashing overlap on two cores, and a slow disk never holds the
-loop.  The first bytes after a pause go at once, those of a fast stream in batches.
+loop.  The very first piece is written without a thread; after a pause bytes go at once,
+those of a fast stream in batches.
 
 Every end of it::
 
@@ -66,9 +67,9 @@ class Writing:
         self._queue: list[bytes] = []
         self._queued = 0
         self._offset = self._file.written  # what the origin has delivered, queued or written
+        self._found = self._offset  # what an earlier process has left
         self._synced = self._offset
         self._rehashed = False
-        self._first = True
         self._ended = False  # the origin will deliver nothing more
         self._wrong: str | None = None  # why the bytes can never be right, whatever the origin says
         self._work = trio.lowlevel.ParkingLot()
@@ -111,14 +112,30 @@ class Writing:
         if total is not None and self._offset + len(chunk) > total:
             self._wrong = f"upstream sent more than the {total} bytes it spoke of"
             raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+        self._offset += len(chunk)
+        if self._stored and self._file.written == 0 and not self._queue:
+            chunk = self._write_first(chunk)
+        if not chunk:
+            return
         first = not self._queue
         self._queue.append(chunk)
         self._queued += len(chunk)
-        self._offset += len(chunk)
         if first or self._queued >= _BATCH or len(self._queue) >= _CHUNKS:
             self._work.unpark_all()
         while self._queued >= _QUEUE or len(self._queue) >= _CHUNKS:
             await self._space.park()
+
+    def _write_first(self, chunk: bytes) -> bytes:
+        """Write the first piece at once: somebody is waiting for its first byte. Returns what is left to be queued.
+
+        Where that fails, the ordinary way tries again, and tells.
+        """
+        assert self._file.disk is not None
+        piece = chunk[:_FIRST]
+        written, _ = self._write_at(self._file.disk, [piece], 0)
+        self._hash.update(piece[:written])
+        self._file.advance(written)
+        return chunk[written:]
 
     # The task
 
@@ -191,10 +208,7 @@ class Writing:
                         await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
-                if self._stored and self._first:
-                    self._first = False
-                    await self._first_onto_disk(chunks)
-                elif self._stored:
+                if self._stored:
                     await self._onto_disk(chunks)
                 else:
                     await self._into_memory(chunks)
@@ -205,7 +219,7 @@ class Writing:
 
     async def _rehash(self) -> None:
         """Take what an earlier process left behind into the hash."""
-        done, end = 0, self._file.written
+        done, end = 0, self._found
         while done < end:
             goal = min(end, done + _REHASH)
             await trio.to_thread.run_sync(self._read_back, done, goal, limiter=self._threads)
@@ -221,18 +235,6 @@ class Writing:
                 raise OSError("the partial file has become shorter")
             self._hash.update(buffer[:count])
             start += count
-
-    async def _first_onto_disk(self, chunks: list[bytes]) -> None:
-        """The first piece without a visit to a thread: somebody is waiting for the first byte of it."""
-        piece, rest = chunks[0][:_FIRST], [chunks[0][_FIRST:], *chunks[1:]]
-        assert self._file.disk is not None
-        written, error = self._write_at(self._file.disk, [piece], self._file.written)
-        self._hash.update(piece[:written])
-        self._file.advance(self._file.written + written)
-        await trio.lowlevel.checkpoint()
-        rest = rest if error is None else [piece[written:], *rest]  # tried again, and told of, in the ordinary way
-        if any(rest):
-            await self._onto_disk([chunk for chunk in rest if chunk])
 
     async def _onto_disk(self, chunks: list[bytes]) -> None:
         # Not abandoned when cancelled: the descriptor stays in use until the thread is back.
