@@ -73,10 +73,6 @@ class Routes:
         self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
         self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
 
-    def claims(self, host: str) -> bool:
-        """Whether a repository is found under this host name."""
-        return host in self._hosts
-
     def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToOwn:
         """Raises NotFound, BadRequest, MisdirectedRequest (RFC 9110 section 7.4)."""
         if path.startswith("/-/"):
