@@ -17,6 +17,7 @@ from mxart.repos.base import Format, Repository
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
+from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 from mxart.repos.stock import Memory, Stock
@@ -169,4 +170,6 @@ class Parts:
 
 
 def _format(settings: Settings) -> Format:
-    return Oci(settings.upstreams)
+    # Docker Hub by its name, whichever mirror the bytes come from.
+    hosts = sorted((f"https://{host}" for host in settings.hosts), key=lambda url: not is_docker_hub((url,)))
+    return Oci((*hosts, *settings.upstreams))

@@ -157,6 +157,10 @@ class EventLog:
         self._sink = sink  # None: this level is not wanted
         self._readable = readable
 
+    def named(self, name: str) -> EventLog:
+        """The same for another kind of event."""
+        return EventLog(name, self._sink, readable=self._readable)
+
     def __bool__(self) -> bool:
         """Whether anybody wants these lines."""
         return self._sink is not None

@@ -64,6 +64,7 @@ _ITS_OWN = frozenset(
     )
 )
 _PAUSE = 0.1  # seconds before accepting again when the system has no room
+_IN_A_ROW = 16  # connections accepted before others have their turn
 _LAST_WORDS = 1.0  # seconds for a connection to say something when the server drains
 _SPEAK_PLAIN = b"this port speaks plain HTTP: use http://\n"
 _PLAIN_ANSWER = (
@@ -125,8 +126,16 @@ class Gateway:
     async def accept(self, listener: socket.socket, role: Role, nursery: trio.Nursery) -> None:
         """Accept until cancelled; each connection becomes a task of `nursery`. `listener` is non-blocking."""
         full = False
+        in_a_row = 0
         while True:
-            await self._slots.acquire()
+            in_a_row += 1
+            try:
+                self._slots.acquire_nowait()
+            except trio.WouldBlock:
+                await self._slots.acquire()
+            else:
+                if in_a_row % _IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
             try:
                 sock, address = listener.accept()
                 connection = trio.socket.from_stdlib_socket(sock)

@@ -15,11 +15,14 @@ stranger's SNI: it never leads to loopback, link-local or ourselves unless the c
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import math
+import os
 import socket
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 import trio
 
@@ -55,6 +58,7 @@ def refuse_reason(address: Address, own_addresses: Collection[Address], explicit
     return None
 
 
+@lru_cache(maxsize=1024)
 def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
@@ -143,6 +147,8 @@ class Dialer:
         return self._judge(host, addresses, port, tunnel=tunnel, explicit=explicit)
 
     def _judge(self, host: str, addresses: list[str], port: int, *, tunnel: bool, explicit: bool) -> list[str]:
+        if tunnel and explicit:
+            return addresses  # the configuration names this very target, and means it
         allowed: list[str] = []
         why = ""
         for address in addresses:
@@ -184,24 +190,46 @@ def _is_local(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return True
 
 
+async def _connected(address: str, port: int) -> trio.socket.SocketType:
+    """A connection to an IP address, without the looking up that trio's own connect does. Raises OSError.
+
+    Cancellation closes the socket.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        error = sock.connect_ex((address, port))
+        if error == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        else:
+            await trio.lowlevel.checkpoint()
+        if error:
+            raise OSError(error, os.strerror(error))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.socket.from_stdlib_socket(sock)
+
+
 async def _first_of(addresses: list[str], port: int, host: str) -> trio.socket.SocketType:
     """The first connection that stands. Raises Trouble when none does."""
+    if len(addresses) == 1:
+        try:
+            return await _connected(addresses[0], port)
+        except OSError as error:
+            why = f"{addresses[0]}:{port}: {reason(error)}"
+            raise Trouble(Cause.REFUSED, f"cannot connect to {host}: {why}") from None
     won: list[trio.socket.SocketType] = []
     errors: list[str] = []
 
     async def attempt(address: str, failed: trio.Event) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await sock.connect((address, port))
+            sock = await _connected(address, port)
         except OSError as error:
-            sock.close()
             errors.append(f"{address}:{port}: {reason(error)}")
             failed.set()
-        except BaseException:
-            sock.close()
-            raise
         else:
             if won:
                 sock.close()
