@@ -41,6 +41,7 @@ _QUEUE = 2 * 1024 * 1024  # bytes that may wait to be written
 _BATCH = 512 * 1024  # worth a visit to a thread at once (which costs as much as hashing 64 KiB) ...
 _PATIENCE = 0.002  # ... while less than that waits until the last visit is so many seconds ago
 _FIRST = 256 * 1024  # written and hashed within a third of a millisecond
+_COURTESY = 8  # rounds of the scheduler that a woken reader needs until its first byte is out
 _CHUNKS = 1024  # and pieces, so that a flood of tiny ones stays small
 _REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
 _PIECE = 1024 * 1024
@@ -115,6 +116,8 @@ class Writing:
         self._offset += len(chunk)
         if self._stored and self._file.written == 0 and not self._queue:
             chunk = self._write_first(chunk)
+            for _ in range(_COURTESY):  # it is sent now, not after the next pieces were received
+                await trio.lowlevel.checkpoint()
         if not chunk:
             return
         first = not self._queue
