@@ -1,28 +1,30 @@
 """The raw tunnel against haproxy in mode tcp with splicing, both in front of the same nginx.
 
-One stream of 1 GiB by curl; then new connections a second: wrk with `Connection: close`, so that
-every request of a few hundred bytes is a connection of its own through the tunnel.  One worker, one
-haproxy thread.
+One stream of 1 GiB by curl, one worker against one haproxy thread; then new connections a second: wrk
+with `Connection: close`, so that every request of a few hundred bytes is a connection of its own through
+the tunnel.  That twice: both as they come, with as many workers, and threads, as there are CPUs; and one
+worker against one thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.harness import MIB, Bench, Row, compare, content, download, origin, wrk
+from bench.harness import MIB, Bench, Content, Origin, Row, compare, content, download, origin, wrk
 from kit.servers import Service, free_port, program
 
 
 @contextlib.contextmanager
-def haproxy(folder: Path, target: int) -> Iterator[int]:
+def haproxy(folder: Path, target: int, threads: int) -> Iterator[int]:
     """haproxy on a port of its own, forwarding to `target`."""
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
         f"""global
-  nbthread 1
+  nbthread {threads}
   maxconn 4000
 defaults
   mode tcp
@@ -46,30 +48,43 @@ listen tunnel
 def run(bench: Bench) -> list[Row]:
     """At least as fast as haproxy; at least 0.4 of its connections a second."""
     files = content(bench.fresh("files"), bench.size(1024))
-    size = files.blob_bytes
+    cpus = len(os.sched_getaffinity(0))
+    with origin(bench, files) as target:
+        rows = _measure(bench, files, target, 1, stream=True)
+        return rows if cpus == 1 else rows[:1] + _measure(bench, files, target, cpus, stream=False) + rows[1:]
+
+
+def _measure(bench: Bench, files: Content, target: Origin, workers: int, *, stream: bool) -> list[Row]:
     port = free_port()
-    with origin(bench, files) as target, haproxy(bench.fresh("haproxy"), target.port) as peer:
+    size = files.blob_bytes
+    rows: list[Row] = []
+    with haproxy(bench.fresh("haproxy"), target.port, workers) as peer:
         config = f'[[tunnel]]\nlisten = "127.0.0.1:{port}"\nto = "127.0.0.1:{target.port}"\n'
-        with bench.ours(config, workers=1):
+        with bench.ours(config, workers=workers):
             blob, manifest = target.at(files.blob), target.at(files.manifest)
 
             def via(number: int, url: str) -> str:
                 return url.replace(f":{target.port}/", f":{number}/")
 
-            stream = bench.interleaved(
-                {
-                    "ours": lambda: download(via(port, blob), size).bytes_per_second,
-                    "haproxy": lambda: download(via(peer, blob), size).bytes_per_second,
-                }
-            )
+            if stream:
+                speed = bench.interleaved(
+                    {
+                        "ours": lambda: download(via(port, blob), size).bytes_per_second,
+                        "haproxy": lambda: download(via(peer, blob), size).bytes_per_second,
+                    }
+                )
+                work = f"tunnel, one stream of {size // MIB} MiB"
+                rows.append(
+                    compare(work, "MiB/s", speed["ours"], ("haproxy", speed["haproxy"]), at_least=1.0, scale=MIB)
+                )
             rate = bench.interleaved(
                 {
                     "ours": lambda: wrk(via(port, manifest), bench.seconds, 16, "Connection: close"),
                     "haproxy": lambda: wrk(via(peer, manifest), bench.seconds, 16, "Connection: close"),
                 }
             )
-    work = f"tunnel, one stream of {size // MIB} MiB"
-    return [
-        compare(work, "MiB/s", stream["ours"], ("haproxy", stream["haproxy"]), at_least=1.0, scale=MIB),
-        compare("tunnel, new connections", "conn/s", rate["ours"], ("haproxy", rate["haproxy"]), at_least=0.4),
-    ]
+    work = f"tunnel, new connections, {workers} workers and {workers} threads"
+    whole = workers == len(os.sched_getaffinity(0))
+    theirs = ("haproxy", rate["haproxy"])
+    rows.append(compare(work, "conn/s", rate["ours"], theirs, at_least=0.4 if whole else None))
+    return rows

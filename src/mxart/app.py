@@ -193,6 +193,7 @@ class _Worker:
                 limits=limits,
                 max_connections=max(1, limits.connections // self._config.workers),
                 metrics=self._metrics,
+                tunnel_log=server.exchanges.named("mxart.tunnel"),
             )
             background.start_soon(self._flush_log)
             background.start_soon(self._upkeep, parts)

@@ -148,6 +148,7 @@ async def running(
         limits=limits or Limits(handshake_seconds=5.0, progress_seconds=5.0, tunnel_idle_seconds=5.0),
         max_connections=max_connections,
         metrics=metrics,
+        tunnel_log=lambda line, fields: logging.getLogger("mxart.tunnel").info("%s", line, extra={"fields": fields}),
     )
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in roles or (PLAIN,)]
     ports = [sock.getsockname()[1] for sock in sockets]

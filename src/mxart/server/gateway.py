@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import trio
@@ -45,7 +46,6 @@ from mxart.server.tunnels import Target, TunnelTable, target_of
 from mxart.upstream.dial import Dialer
 
 log = logging.getLogger(__name__)
-_tunnel_log = logging.getLogger("mxart.tunnel")
 
 # What accept(2) reports of the connection that it would have returned; the next one may be sound.
 _ITS_OWN = frozenset(
@@ -86,7 +86,9 @@ class Gateway:
         limits: Limits,
         max_connections: int,
         metrics: Metrics,
+        tunnel_log: Callable[[str, Mapping[str, object]], None],
     ) -> None:
+        """`tunnel_log` is given a line, and its fields, for each tunnel that has ended."""
         self._handler = handler
         self._to_https = _ToHttps(handler)
         self._tls = tls
@@ -95,6 +97,7 @@ class Gateway:
         self._limits = limits
         self._slots = trio.Semaphore(max_connections)
         self._metrics = metrics
+        self._tunnel_log = tunnel_log
         self._draining = trio.Event()
         self._silent: set[trio.CancelScope] = set()  # of connections that have not said what they want
         self._open = 0
@@ -260,7 +263,7 @@ class Gateway:
             self._metrics.add(series.TUNNELLED, "up", amount=counts.up)
             self._metrics.add(series.TUNNELLED, "down", amount=counts.down)
             fields |= {"up": counts.up, "down": counts.down, "seconds": round(perf_counter() - started, 3)}
-            _tunnel_log.info("tunnel %s", target, extra={"fields": fields})
+            self._tunnel_log(f"tunnel {target}", fields)
 
 
 class _ToHttps:

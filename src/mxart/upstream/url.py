@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
@@ -94,6 +95,7 @@ class Url:
     __repr__ = __str__
 
 
+@lru_cache(maxsize=1024)
 def is_ip(host: str) -> bool:
     """Whether a host is an IP address."""
     try:
