@@ -248,8 +248,7 @@ class _Connection:
                 framed = _render(response, head, keep)
             self._waiting = False
             if self._watch is not None:
-                await self._watch.stop()
-                self._watch = None
+                self._watch.cancel()  # it ends while we send: the answer need not wait for that
             unsent = head.method == "HEAD" or response.status in BODILESS
             await transmit(
                 self.transport,
@@ -258,6 +257,9 @@ class _Connection:
                 chunked=framed.chunked,
                 progress=progress,
             )
+            if self._watch is not None:
+                await self._watch.ended()
+                self._watch = None
         except (Disconnected, BodyBroken) as broken:
             error = str(broken)
             raise
@@ -346,7 +348,10 @@ class _Watch:
         finally:
             self._ended.set()
 
-    async def stop(self) -> None:
-        """Returns when the transport's receiving side is free."""
+    def cancel(self) -> None:
+        """Let it end soon. What it reads until then is in the buffer."""
         self._scope.cancel()
+
+    async def ended(self) -> None:
+        """Returns when the transport's receiving side is free."""
         await self._ended.wait()
