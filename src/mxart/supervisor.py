@@ -35,6 +35,7 @@ from mxart.errors import ConfigError
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_GARBAGE = 20_000  # objects made before the collector looks: little here goes in circles, and a request makes thousands
 _GRACE = 10.0  # seconds beyond the workers' own deadline before they are killed
 _SETTLED = 5.0  # a worker that lived as long is replaced at once
 _OVERLAP = 4  # generations there may be at a time, all but one of them draining
@@ -186,6 +187,7 @@ class Supervisor:
         self._generations.append(generation)
         # What is there now lives as long as its workers: the collector need not look at it in each of them.
         gc.freeze()
+        gc.set_threshold(_GARBAGE)
         gc.enable()
         for index in range(prepared.workers):
             self._fork(generation, index)
