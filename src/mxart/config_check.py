@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 from mxart.config import Config, Repository, parse_address, parse_size
@@ -40,7 +41,7 @@ def _listeners(config: Config) -> Iterator[Fault]:
     seen: dict[str, int] = {}
     for index, listener in enumerate(config.listeners):
         place = f"listener[{index}].address"
-        yield from _try(place, lambda address=listener.address: parse_address(address))  # type: ignore[misc] # a default argument binds now
+        yield from _try(place, partial(parse_address, listener.address))
         if listener.address in seen and not listener.address.endswith(":0"):
             yield place, f"{listener.address} is taken by listener[{seen[listener.address]}] already"
         seen[listener.address] = index
@@ -170,11 +171,11 @@ def _tunnels(config: Config) -> Iterator[Fault]:
         if bool(tunnel.sni) == bool(tunnel.listen):
             yield place, 'give either sni = ["name"] or listen = ":port"'
         if tunnel.listen:
-            yield from _try(f"{place}.listen", lambda text=tunnel.listen: parse_address(text))  # type: ignore[misc] # as above
+            yield from _try(f"{place}.listen", partial(parse_address, tunnel.listen))
             if not tunnel.to:
                 yield f"{place}.to", 'a port of its own needs a target: to = "host:port"'
         if tunnel.to:
-            yield from _try(f"{place}.to", lambda text=tunnel.to: parse_address(text, default_port=443))  # type: ignore[misc] # as above
+            yield from _try(f"{place}.to", partial(parse_address, tunnel.to, default_port=443))
         for name in tunnel.sni:
             if not _HOST.match(name.removeprefix("*.")):
                 yield f"{place}.sni", f'{name!r} is not a host name in lower case, or "*." before one'
