@@ -23,6 +23,8 @@ _LEVELS = {
     "build": 4,
     "listeners": 1,  # opens sockets, serves nothing
     "supervisor": 4,
+    "setup": 3,  # settings for clients: plans, and how a plan is written
+    "commands": 5,
     "cli": 5,
     "__main__": 6,
 }
@@ -44,6 +46,7 @@ _PURE = (
     "store/paths.py",
     "repos/oci/*.py",
     "server/routes.py",
+    "setup/*.py",
 )
 
 

@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import resource
 import sys
-from pathlib import Path
 from typing import cast, get_args
 
 import click
 
 from mxart import __version__, app
-from mxart.build import Trust
-from mxart.config import Config
-from mxart.config_file import decode
+from mxart.commands.ca import ca
+from mxart.commands.check import check
+from mxart.commands.options import USER_ERROR, Options
 from mxart.errors import ConfigError
 from mxart.logs import Level, configure
 from mxart.supervisor import Prepared, Supervisor
-
-_USER_ERROR = 2
-
-
-class _Options:
-    """What the command line says about the configuration; `load` reads it afresh."""
-
-    def __init__(
-        self, config: str | None, data: str | None, listen: tuple[str, ...], tls: bool, workers: int | None
-    ) -> None:
-        self._file = config
-        self._data = data
-        self._listen = listen
-        self._tls = tls
-        self._workers = workers
-
-    def load(self) -> Config:
-        """Raises ConfigError."""
-        text, name = "", "command line"
-        if self._file is not None:
-            name = self._file
-            try:
-                text = Path(self._file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                raise ConfigError(f"{name}: cannot be read: {why}") from None
-        return decode(
-            text,
-            file=name,
-            environment=os.environ,
-            data=self._data,
-            workers=self._workers,
-            listen=self._listen,
-            tls=self._tls,
-        )
 
 
 @click.group(
@@ -97,43 +60,17 @@ def main(
 
     Without a subcommand it serves until SIGTERM or SIGINT, which drain; SIGHUP reloads the configuration.
     """
-    options = _Options(config, data, listen, tls, workers)
+    options = Options(config, data, listen, tls, workers)
     context.obj = options
     if context.invoked_subcommand is None:
         sys.exit(_serve(options, cast("Level", log_level)))
 
 
-@main.command()
-@click.pass_obj
-def check(options: _Options) -> None:
-    """Check the configuration, and the files of secrets and CAs that it names, and say what it serves."""
-    try:
-        config = options.load()
-        Trust.read(config)
-    except ConfigError as error:
-        raise _UserError(str(error)) from None
-    for listener in config.listeners:
-        click.echo(f"listener    {listener.address}{'  tls' if listener.tls else ''}")
-    for name, repository in config.repositories.items():
-        where = [*repository.hosts, *([repository.path] if repository.path else [])] or ["a member only"]
-        click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}")
-    for tunnel in config.tunnels:
-        click.echo(f"tunnel      {', '.join(tunnel.sni) or tunnel.listen} → {tunnel.to or 'the name itself, port 443'}")
-    click.echo("the configuration is right")
+main.add_command(check)
+main.add_command(ca)
 
 
-@main.command()
-@click.argument("what", type=click.Choice(["print"]), default="print")
-@click.pass_obj
-def ca(options: _Options, what: str) -> None:
-    """Print the certificate of the program's own CA, for clients to trust."""
-    try:
-        click.echo(app.authority(options.load()).pem.decode(), nl=False)
-    except ConfigError as error:
-        raise _UserError(str(error)) from None
-
-
-def _serve(options: _Options, level: Level) -> int:
+def _serve(options: Options, level: Level) -> int:
     log_to = configure(level)
     _raise_file_limit()
 
@@ -147,7 +84,7 @@ def _serve(options: _Options, level: Level) -> int:
         return Supervisor(prepare, announce).run()
     except ConfigError as error:
         click.echo(f"mxart: {error}", err=True)
-        return _USER_ERROR
+        return USER_ERROR
     finally:
         log_to[0].flush()
         logging.shutdown()
@@ -160,7 +97,3 @@ def _raise_file_limit() -> None:
         # Refused where the system's own ceiling was lowered since; then what there is has to do.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class _UserError(click.ClickException):
-    exit_code = _USER_ERROR

@@ -13,6 +13,18 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
+PRIVATE_NETWORKS = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+)
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
@@ -23,6 +35,7 @@ class Listener(_Table, frozen=True):
     address: str
     tls: bool = False
     proxy_protocol: bool = False  # expect a PROXY v1 or v2 header first (haproxy, doc/proxy-protocol.txt)
+    transparent: bool = False  # a firewall rule (REDIRECT, TPROXY) sends connections here that were meant for others
 
 
 class CertificateFiles(_Table, frozen=True):
@@ -33,16 +46,26 @@ class CertificateFiles(_Table, frozen=True):
 
 
 class Tls(_Table, frozen=True):
-    """Certificates of the user's own, and further names that the program's own CA may vouch for."""
+    """Certificates of the user's own, and further names that the program's own CA may vouch for.
+
+    `ca_cert` and `ca_key` are an intermediate CA of the user's, to mint with instead of the program's own: the
+    file holds its certificate first, then those above it but for the root.  `ca_domains` are domains that a new CA
+    of the program's own is permitted, with everything below them (RFC 5280 section 4.2.1.10), besides what the
+    configuration claims when it is made.
+    """
 
     certificates: tuple[CertificateFiles, ...] = ()
     names: tuple[str, ...] = ()
+    ca_cert: str = ""
+    ca_key: str = ""
+    ca_domains: tuple[str, ...] = ()
 
 
 class Upstreams(_Table, frozen=True):
     """Defaults for every upstream."""
 
     proxy: str = ""
+    proxy_for: dict[str, str] = {}  # by host, "*.example.com" for all below; "" is direct. Before a repository's own
     resolve: dict[str, str] = {}
     nameservers: tuple[str, ...] = ()
     connect_seconds: Seconds = 10.0  # TCP, the proxies on the way, TLS
@@ -78,6 +101,11 @@ class Repository(_Table, frozen=True):
     negative_ttl: Seconds = 60.0
     concurrency: Annotated[int, msgspec.Meta(ge=1)] = 16
     offline: bool = False
+    # What becomes of credentials that a caller shows for upstream. never: they are not looked at. denied: what upstream
+    # refuses us is asked for as the caller, who is told to log in if he has not. always: the registry also asks for
+    # a login at its door, as docker and podman need it to show any credentials at all.
+    relay: Literal["never", "denied", "always"] = "never"
+    index: str = ""  # oci: where the old API below /v1/ (docker search) is forwarded to; "": nowhere
     # group
     members: tuple[str, ...] = ()
 
@@ -88,11 +116,37 @@ class Repository(_Table, frozen=True):
 
 
 class Tunnel(_Table, frozen=True):
-    """Raw TCP: by SNI on the TLS listeners, or a port of its own."""
+    """Raw TCP: by SNI on the TLS listeners, a port of its own, or to whichever address the client meant.
+
+    `networks` are for transparent listeners and CONNECT to an address: what nothing else claims goes on to its
+    original destination if that lies in one of them, and its port in `ports` (empty: any port).
+    """
 
     sni: tuple[str, ...] = ()
     listen: str = ""
     to: str = ""
+    networks: tuple[str, ...] = ()
+    ports: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
+
+
+class Dns(_Table, frozen=True):
+    """A DNS server that answers our address for the names that repositories and `names` claim, and forwards the rest.
+
+    `clients` are the networks that may ask; `forward` empty: nothing is forwarded, unknown names are refused.
+    """
+
+    listen: str = ":53"
+    answer: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    clients: tuple[str, ...] = PRIVATE_NETWORKS
+    ttl: Seconds = 60.0
+
+
+class TokenServer(_Table, frozen=True):
+    """Hosts whose token endpoint (`/token`) we answer ourselves, auth.docker.io for instance."""
+
+    hosts: tuple[str, ...] = ()
 
 
 class Limits(_Table, frozen=True):
@@ -101,6 +155,8 @@ class Limits(_Table, frozen=True):
     header_bytes: Count = 65536
     body_bytes: int | str = "10GiB"
     connections: Annotated[int, msgspec.Meta(ge=1)] = 10000
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # per client, over all workers; 0: off
+    burst: Count = 0  # requests at once before that rate holds; 0: ten seconds' worth
     handshake_seconds: Seconds = 10.0
     idle_seconds: Seconds = 75.0
     progress_seconds: Seconds = 60.0
@@ -124,6 +180,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stores: dict[str, Store] = {}
     repositories: dict[str, Repository] = {}
     tunnels: tuple[Tunnel, ...] = ()
+    dns: Dns | None = None
+    token_server: TokenServer = TokenServer()
     limits: Limits = Limits()
 
 
@@ -159,7 +217,6 @@ def parse_size(value: int | str) -> int:
 _REGISTRIES = {
     "docker.io": ("https://registry-1.docker.io", ("docker.io", "registry-1.docker.io", "index.docker.io")),
     "gcr.io": ("https://gcr.io", ("gcr.io",)),
-    "k8s.gcr.io": ("https://registry.k8s.io", ("k8s.gcr.io",)),
     "ghcr.io": ("https://ghcr.io", ("ghcr.io",)),
     "quay.io": ("https://quay.io", ("quay.io",)),
     "registry.k8s.io": ("https://registry.k8s.io", ("registry.k8s.io",)),
@@ -169,8 +226,27 @@ _REGISTRIES = {
 def default_repositories() -> dict[str, Repository]:
     """What is served without a configuration (product.md section 5)."""
     found = {
-        name: Repository(name=name, format="oci", kind="proxy", upstream=url, hosts=hosts, path=f"/{name}")
+        name: Repository(
+            name=name,
+            format="oci",
+            kind="proxy",
+            upstream=url,
+            hosts=hosts,
+            path=f"/{name}",
+            relay="denied",
+            index="https://index.docker.io" if name == "docker.io" else "",
+        )
         for name, (url, hosts) in _REGISTRIES.items()
     }
+    # Frozen since 2023, and an alias since then: one cache for both names.
+    old = "k8s.gcr.io"
+    found[old] = Repository(
+        name=old, format="oci", kind="group", members=("registry.k8s.io",), hosts=(old,), path=f"/{old}"
+    )
     found["oci"] = Repository(name="oci", format="oci", kind="local", path="/")
     return found
+
+
+def default_tunnels() -> tuple[Tunnel, ...]:
+    """What goes through untouched without a configuration: where Docker Hub's users log in."""
+    return (Tunnel(sni=("auth.docker.io", "hub.docker.com", "login.docker.com", "auth.docker.com")),)

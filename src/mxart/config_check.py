@@ -15,18 +15,23 @@ Fault = tuple[str, str]  # the key, and what is wrong with it and what would be 
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 _PATH = re.compile(r"/|(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 _PROXY_SCHEMES = ("http", "socks5", "l4")
-_ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file")
+_ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file", "index")
 
 
 def check(config: Config) -> Iterator[Fault]:
     """Every fault, the first one first."""
     yield from _listeners(config)
+    yield from _tls(config)
     yield from _proxies("upstreams.proxy", config.upstreams.proxy)
+    for host, chain in config.upstreams.proxy_for.items():
+        yield from _pattern(f"upstreams.proxy_for.{host}", host)
+        yield from _proxies(f"upstreams.proxy_for.{host}", chain)
     for name, repository in config.repositories.items():
         yield from _repository(f"repository.{name}", repository, config)
     yield from _urls(config)
     yield from _cycles(config)
     yield from _tunnels(config)
+    yield from _dns(config)
     yield from _limits(config)
 
 
@@ -45,9 +50,34 @@ def _listeners(config: Config) -> Iterator[Fault]:
         if listener.address in seen and not listener.address.endswith(":0"):
             yield place, f"{listener.address} is taken by listener[{seen[listener.address]}] already"
         seen[listener.address] = index
+        if listener.transparent and listener.proxy_protocol:
+            yield (
+                f"listener[{index}].proxy_protocol",
+                "a transparent listener hears the clients themselves, who send no PROXY header",
+            )
+
+
+def _tls(config: Config) -> Iterator[Fault]:
     for index, name in enumerate(config.tls.names):
         if not _HOST.match(name) and not _is_address(name):
             yield f"tls.names[{index}]", f"{name!r} is not a host name in lower case, nor an IP address"
+    for index, name in enumerate(config.tls.ca_domains):
+        if not _HOST.match(name):
+            yield f"tls.ca_domains[{index}]", f"{name!r} is not a domain in lower case"
+    if bool(config.tls.ca_cert) != bool(config.tls.ca_key):
+        yield f"tls.{'ca_key' if config.tls.ca_cert else 'ca_cert'}", "ca_cert and ca_key go together"
+
+
+def _pattern(place: str, name: str) -> Iterator[Fault]:
+    if not _HOST.match(name.removeprefix("*.")):
+        yield place, f'{name!r} is not a host name in lower case, or "*." before one'
+
+
+def _network(place: str, text: str) -> Iterator[Fault]:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        yield place, f'{error}: write a network as "10.0.0.0/8" or "fd00::/8", one address as it is'
 
 
 def _is_address(text: str) -> bool:
@@ -86,6 +116,8 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
         for key in _ONLY_PROXY:
             if getattr(repository, key):
                 yield f"{place}.{key}", f"a {repository.kind} repository has no upstream to present it to"
+        if repository.relay != "never":
+            yield f"{place}.relay", f"a {repository.kind} repository has no upstream to relay credentials to"
     if repository.kind == "group":
         yield from _group(place, repository, config)
     elif repository.members:
@@ -104,6 +136,8 @@ def _proxy(place: str, repository: Repository) -> Iterator[Fault]:
             )
         elif parts.username or parts.password:
             yield f"{place}.upstream", "put credentials into username and password, not into the URL"
+    if repository.index and urlsplit(repository.index).scheme not in ("http", "https"):
+        yield f"{place}.index", f"{repository.index}: write https://host"
     yield from _proxies(f"{place}.proxy", repository.proxy)
     for key in ("password", "token"):
         if getattr(repository, key) and getattr(repository, f"{key}_file"):
@@ -164,26 +198,60 @@ def _cycles(config: Config) -> Iterator[Fault]:
 
 
 def _tunnels(config: Config) -> Iterator[Fault]:
-    claimed = {host: name for name, repository in config.repositories.items() for host in repository.hosts}
-    seen: dict[str, int] = {}
+    claimed = {host: f"repository {name}" for name, item in config.repositories.items() for host in item.hosts}
+    for host in config.token_server.hosts:
+        if not _HOST.match(host):
+            yield "token_server.hosts", f"{host!r} is not a host name in lower case without a port"
+        if host in claimed:
+            yield "token_server.hosts", f"{host} belongs to {claimed[host]} already"
+        claimed[host] = "token_server.hosts"
     for index, tunnel in enumerate(config.tunnels):
         place = f"tunnel[{index}]"
-        if bool(tunnel.sni) == bool(tunnel.listen):
-            yield place, 'give either sni = ["name"] or listen = ":port"'
+        if [bool(tunnel.sni), bool(tunnel.listen), bool(tunnel.networks)].count(True) != 1:
+            yield place, 'give one of sni = ["name"], listen = ":port", networks = ["10.0.0.0/8"]'
         if tunnel.listen:
             yield from _try(f"{place}.listen", partial(parse_address, tunnel.listen))
             if not tunnel.to:
                 yield f"{place}.to", 'a port of its own needs a target: to = "host:port"'
         if tunnel.to:
             yield from _try(f"{place}.to", partial(parse_address, tunnel.to, default_port=443))
+        if tunnel.networks and tunnel.to:
+            yield f"{place}.to", "networks are where the client wanted to go; there is no other target"
+        if tunnel.ports and not tunnel.networks:
+            yield f"{place}.ports", "ports belong to networks; elsewhere the port stands in `to`"
+        for number, network in enumerate(tunnel.networks):
+            yield from _network(f"{place}.networks[{number}]", network)
         for name in tunnel.sni:
-            if not _HOST.match(name.removeprefix("*.")):
-                yield f"{place}.sni", f'{name!r} is not a host name in lower case, or "*." before one'
+            yield from _pattern(f"{place}.sni", name)
             if name in claimed:
-                yield f"{place}.sni", f"{name} belongs to repository {claimed[name]} already"
-            if name in seen:
-                yield f"{place}.sni", f"{name} belongs to tunnel[{seen[name]}] already"
-            seen[name] = index
+                yield f"{place}.sni", f"{name} belongs to {claimed[name]} already"
+            claimed[name] = place
+
+
+def _dns(config: Config) -> Iterator[Fault]:
+    dns = config.dns
+    if dns is None:
+        return
+    yield from _try("dns.listen", partial(parse_address, dns.listen))
+    if not dns.answer:
+        yield "dns.answer", 'which address is ours? write answer = ["10.0.0.5"]'
+    for index, address in enumerate(dns.answer):
+        if not _is_address(address):
+            yield f"dns.answer[{index}]", f"{address!r} is not an IP address"
+    for index, server in enumerate(dns.forward):
+        yield from _try(f"dns.forward[{index}]", partial(_server, server))
+    for index, name in enumerate(dns.names):
+        yield from _pattern(f"dns.names[{index}]", name)
+    for index, network in enumerate(dns.clients):
+        yield from _network(f"dns.clients[{index}]", network)
+
+
+def _server(text: str) -> None:
+    if _is_address(text):
+        return
+    host, _ = parse_address(text, default_port=53)
+    if not _is_address(host):
+        raise ValueError(f'{text!r} is not the address of a DNS server: write "9.9.9.9" or "[2620:fe::fe]:53"')
 
 
 def _limits(config: Config) -> Iterator[Fault]:

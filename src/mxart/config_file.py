@@ -18,15 +18,18 @@ import msgspec
 from mxart.config import (
     Config,
     Count,
+    Dns,
     Limits,
     Listener,
     Name,
     Repository,
     Store,
     Tls,
+    TokenServer,
     Tunnel,
     Upstreams,
     default_repositories,
+    default_tunnels,
 )
 from mxart.config_check import check
 from mxart.errors import ConfigError
@@ -132,9 +135,11 @@ def decode(
         decoder.convert(item, f"tunnel[{index}]", Tunnel)
         for index, item in enumerate(decoder.tables(document, "tunnel"))
     )
+    dns = decoder.convert(document.pop("dns"), "dns", Dns) if "dns" in document else None
+    token_server = decoder.convert(document.pop("token_server", {}), "token_server", TokenServer)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
     if document:
-        known = "data, workers, listener, tls, upstreams, store, repository, tunnel, limits"
+        known = "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, limits"
         raise decoder.fail(next(iter(document)), f"unknown key; known at the top: {known}")
     config = Config(
         data=Path(data if data is not None else named_data).absolute(),
@@ -144,7 +149,9 @@ def decode(
         upstreams=upstreams,
         stores=stores,
         repositories=repositories or default_repositories(),
-        tunnels=tunnels,
+        tunnels=tunnels if repositories or tunnels else default_tunnels(),
+        dns=dns,
+        token_server=token_server,
         limits=limits,
     )
     for place, why in check(config):
