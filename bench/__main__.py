@@ -25,6 +25,7 @@ QUESTIONS = (
     "blob_plain",
     "blob_tls",
     "tunnel",
+    "tunnel_tls",
     "cold_one",
     "cold_crowd",
     "memory",

@@ -8,24 +8,21 @@ a real upstream is.  The first byte's time includes connecting, for both.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bench.harness import MIB, Bench, Content, Download, Row, compare, content, download, origin, proxy_of, through
-from kit.netns import World, world
-
-# RFC 2544's addresses, for benchmarks.
-_NEAR, _FAR = "198.18.77.1", "198.18.77.2"
+from bench.link import FAR, gigabit
+from kit.netns import world
 
 
 def run(bench: Bench) -> list[Row]:
     """At least 0.9 of the direct speed; first byte within 5 ms."""
     files = content(bench.fresh("files"), bench.size(256))
     rows = _measure(bench, files, "unlimited loopback", "127.0.0.1", ())
-    with world(bench.fresh("world")) as far, _link(far):
-        rows += _measure(bench, files, "link of 1 Gbit/s", _FAR, far.enter)
+    with world(bench.fresh("world")) as far, gigabit(far):
+        rows += _measure(bench, files, "link of 1 Gbit/s", FAR, far.enter)
     return rows
 
 
@@ -54,21 +51,3 @@ def _measure(bench: Bench, files: Content, link: str, host: str, within: Sequenc
             late <= 5,
         ),
     ]
-
-
-@contextlib.contextmanager
-def _link(far: World) -> Iterator[None]:
-    """A veth pair into the other world, shaped where upstream sends."""
-    spaces = next(part for part in far.enter if part.startswith("--net=")).removeprefix("--net=")
-    near = ["ip", "link", "add", "mxbench0", "type", "veth", "peer", "name", "mxbench1"]
-    subprocess.run([*near, "netns", spaces.split("/")[2]], check=True)
-    try:
-        subprocess.run(["ip", "address", "add", f"{_NEAR}/30", "dev", "mxbench0"], check=True)
-        subprocess.run(["ip", "link", "set", "mxbench0", "up"], check=True)
-        far.run("ip", "address", "add", f"{_FAR}/30", "dev", "mxbench1")
-        far.run("ip", "link", "set", "mxbench1", "up")
-        shape = ["rate", "1gbit", "burst", "256kb", "latency", "50ms"]
-        far.run("tc", "qdisc", "add", "dev", "mxbench1", "root", "tbf", *shape)
-        yield
-    finally:
-        subprocess.run(["ip", "link", "delete", "mxbench0"], check=True)

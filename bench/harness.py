@@ -38,15 +38,30 @@ class Row:
 
 
 def compare(
-    work: str, unit: str, ours: float, peer: tuple[str, float], *, at_least: float | None = None, scale: float = 1.0
+    work: str,
+    unit: str,
+    ours: float,
+    peer: tuple[str, float],
+    *,
+    at_least: float | None = None,
+    scale: float = 1.0,
+    who: str = "",
 ) -> Row:
-    """A row where more is better; `peer` is a name and its figure, `scale` what one of the unit is."""
+    """A row where more is better; `peer` is a name and its figure, `scale` what one of the unit is.
+
+    `who`: the first figure is another program's, shown beside ours.
+    """
     name, theirs = peer
     ratio = ours / theirs
     reached = None if at_least is None else ratio >= at_least
     target = "shown" if at_least is None else f"≥ {at_least:g}"
     return Row(
-        work, f"{ours / scale:,.0f} {unit}", f"{name} {theirs / scale:,.0f} {unit}", f"{ratio:.2f}", target, reached
+        work,
+        f"{who} {ours / scale:,.0f} {unit}".strip(),
+        f"{name} {theirs / scale:,.0f} {unit}",
+        f"{ratio:.2f}",
+        target,
+        reached,
     )
 
 
@@ -79,8 +94,16 @@ class Bench:
         return folder
 
     @contextlib.contextmanager
-    def ours(self, config: str, *, workers: int = 1, tls: bool = False, folder: Path | None = None) -> Iterator[Mxart]:
-        with mxart(folder or self.fresh("mxart"), config, workers=workers, tls=tls) as server:
+    def ours(
+        self,
+        config: str,
+        *,
+        workers: int = 1,
+        tls: bool = False,
+        folder: Path | None = None,
+        listen: Sequence[str] = ("127.0.0.1:0",),
+    ) -> Iterator[Mxart]:
+        with mxart(folder or self.fresh("mxart"), config, listen=listen, workers=workers, tls=tls) as server:
             yield server
 
     def interleaved(self, measures: Mapping[str, Callable[[], float]]) -> dict[str, float]:

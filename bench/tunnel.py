@@ -18,8 +18,8 @@ from kit.servers import Service, free_port, program
 
 
 @contextlib.contextmanager
-def haproxy(folder: Path, target: int, threads: int) -> Iterator[int]:
-    """haproxy on a port of its own, forwarding to `target`."""
+def haproxy(folder: Path, target: int, threads: int, host: str = "127.0.0.1") -> Iterator[int]:
+    """haproxy on a port of its own, forwarding to port `target` of `host`."""
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
@@ -34,7 +34,7 @@ defaults
   timeout server 60s
 listen tunnel
   bind 127.0.0.1:{port}
-  server origin 127.0.0.1:{target}
+  server origin {host}:{target}
 """
     )
     service = Service("haproxy", [program("haproxy"), "-db", "-f", config], folder)
