@@ -30,6 +30,7 @@ from mxart.server import metrics as series
 from mxart.server.gateway import Gateway
 from mxart.server.handler import Gate
 from mxart.server.own import OwnPages
+from mxart.server.rates import RateTable, limiter
 from mxart.server.tunnels import TunnelTable
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
@@ -65,7 +66,8 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     sessions = before.sessions if before is not None else Sessions()
     tls = _tls(config, ca, sessions)
     bound = bind_all(config, before.bound if before is not None else ())
-    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots)
+    rates = before.rates if before is not None else RateTable()
+    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, rates=rates)
 
 
 def _tls(config: Config, ca: Authority, sessions: Sessions) -> TlsServer:
@@ -118,6 +120,7 @@ class Server:
         *,
         log_to: tuple[LineSink, EventLog],
         slots: Slots,
+        rates: RateTable,
     ) -> None:
         self.config = config
         self.ca = ca
@@ -127,6 +130,7 @@ class Server:
         self.sessions = sessions
         self.sink, self.exchanges = log_to
         self.slots = slots
+        self.rates = rates
         self.metrics = Metrics(series.families(config.repositories), config.workers)
 
     @property
@@ -185,8 +189,16 @@ class _Worker:
         async with trio.open_nursery() as background:
             await parts.start(background)
             own = OwnPages(self._metrics, lambda: not gateway.is_draining, lambda: server.ca.pem)
+            gate = Gate(
+                parts.routes,
+                parts.repositories,
+                own,
+                self._metrics,
+                server.exchanges,
+                limiter=limiter(limits, server.rates),
+            )
             gateway = Gateway(
-                handler=Gate(parts.routes, parts.repositories, own, self._metrics, server.exchanges),
+                handler=gate,
                 tls=server.tls,
                 tunnels=TunnelTable(self._config.tunnels),
                 dialer=parts.dialer,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from mxart.body import Body
-from mxart.errors import MxartError, Problem, UpstreamFailed
+from mxart.errors import MxartError, Problem, TooManyRequests, UpstreamFailed
 from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
@@ -19,9 +19,12 @@ from mxart.repos.answers import answer
 from mxart.repos.base import Format, Repository
 from mxart.server import metrics as series
 from mxart.server.own import OwnPages, page
+from mxart.server.rates import Limiter
 from mxart.server.routes import Routes, ToOwn, ToRepository
 
 log = logging.getLogger(__name__)
+
+_NEVER_LIMITED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
 
 
 class Gate:
@@ -34,6 +37,8 @@ class Gate:
         own: OwnPages,
         metrics: Metrics,
         exchanges: EventLog = SILENT,
+        *,
+        limiter: Limiter | None = None,
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -41,10 +46,13 @@ class Gate:
         self._own = own
         self._metrics = metrics
         self._exchanges = exchanges
+        self._limiter = limiter
 
     async def handle(self, request: Request) -> Response:
         repository: Repository | None = None
         try:
+            if self._limiter is not None and request.path not in _NEVER_LIMITED:
+                self._limit(self._limiter, request)
             to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
             if isinstance(to, ToOwn):
                 request.trace.outcome = "own"
@@ -62,6 +70,15 @@ class Gate:
             log.exception("%s %s failed", request.method, request.path)
             request.trace.notes.append("internal error")
             return self._word(Problem("internal error; the server's log tells more"), repository, request)
+
+    def _limit(self, limiter: Limiter, request: Request) -> None:
+        """Raises TooManyRequests."""
+        wait = limiter.wait(request.peer.address)
+        if wait > 0.0:
+            self._metrics.add(series.LIMITED)
+            raise TooManyRequests(
+                f"too many requests from {request.peer.address}; the limit is {limiter}", retry_after=wait
+            )
 
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)

@@ -22,6 +22,7 @@ UPSTREAM_REQUESTS = "mxart_upstream_requests"
 UPSTREAM_RECEIVED = "mxart_upstream_received_bytes"
 UPSTREAM_FIRST_BYTE = "mxart_upstream_first_byte_seconds"
 UPSTREAM_REMAINING = "mxart_upstream_ratelimit_remaining"
+LIMITED = "mxart_rate_limited_requests"
 WORKERS = "mxart_workers"
 
 
@@ -65,6 +66,7 @@ def families(repositories: Iterable[str]) -> list[Family]:
             [("repository", names)],
             most=True,
         ),
+        Family(LIMITED, "counter", "Requests refused because their client sent too many"),
         Family(WORKERS, "gauge", "Worker processes serving"),
     ]
 
