@@ -249,6 +249,7 @@ async def fake_upstream(
     host: str = "127.0.0.1",
     alpn: tuple[str, ...] = ("http/1.1",),
     port: int = 0,
+    listen: str = "127.0.0.1",
 ) -> AsyncIterator[FakeUpstream]:
     """A running fake. Everything it started is gone when the block ends."""
     context = None
@@ -256,7 +257,7 @@ async def fake_upstream(
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.set_alpn_protocols(list(alpn))
         tls.configure_cert(context)
-    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    listeners = await trio.open_tcp_listeners(port, host=listen)
     port = listeners[0].socket.getsockname()[1]
     fake = FakeUpstream("https" if tls is not None else "http", host, port)
 

@@ -14,7 +14,7 @@ from mxart.errors import ConfigError, Forbidden, UpstreamFailed, UpstreamTimeout
 from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer, refuse_reason
 from mxart.upstream.failure import Cause, Trouble
-from mxart.upstream.proxies import Proxy, parse_proxies
+from mxart.upstream.proxies import Proxy, Ways, parse_proxies
 from mxart.upstream.remote import Remote
 from mxart.upstream.resolver import Resolver, in_turn
 from mxart.upstream.timing import Patience
@@ -192,6 +192,53 @@ async def test_a_repositorys_own_proxy_overrides_and_an_empty_one_is_direct() ->
         assert await pull(up.url, upstreams, proxy=f"http://127.0.0.1:{two.port}") == b"fine"
         assert await pull(up.url, upstreams, proxy="") == b"fine"
         assert (len(one.asked), len(two.asked)) == (0, 1)
+
+
+async def test_a_hosts_own_proxy_comes_before_a_repositorys_and_before_the_one_for_all() -> None:
+    async with (
+        connect_proxy() as everyone,
+        connect_proxy() as repository,
+        socks5_proxy() as named,
+        fake_upstream() as up,
+    ):
+        up.on("/x", say("fine"))
+        for proxy in (everyone, repository, named):
+            proxy.names["registry.invalid"] = proxy.names["a.b.invalid"] = "127.0.0.1"
+        upstreams = Upstreams(
+            proxy=f"http://127.0.0.1:{everyone.port}",
+            proxy_for={"*.b.invalid": f"socks5://127.0.0.1:{named.port}", "127.0.0.1": ""},
+        )
+        own = f"http://127.0.0.1:{repository.port}"
+        assert await pull(f"http://a.b.invalid:{up.port}", upstreams, proxy=own) == b"fine"
+        assert await pull(f"http://registry.invalid:{up.port}", upstreams, proxy=own) == b"fine"
+        assert await pull(f"http://registry.invalid:{up.port}", upstreams) == b"fine"
+        assert await pull(up.url, upstreams, proxy=own) == b"fine"  # "" is direct
+        assert [len(proxy.asked) for proxy in (named, repository, everyone)] == [1, 1, 1]
+        # A tunnel has no repository.
+        (await Dialer(upstreams).connect_tcp("A.b.invalid.", up.port)).close()
+        assert named.asked[1:] == [("A.b.invalid.", up.port)]
+
+
+def test_the_exact_name_then_the_longest_pattern_says_which_way_to_go() -> None:
+    ways = Ways({"*.example.com": "l4://a:1", "*.b.example.com": "l4://b:1", "x.b.example.com": ""}, "l4://c:1")
+    found = {name: [proxy.host for proxy in ways.to(name)] for name in NAMES}
+    assert found == NAMES
+    assert Ways({}, "").to("example.com") == ()
+    assert ways.instead("").to("example.com") == ()
+    assert ways.instead(None).to("example.com") == ways.to("example.com")
+
+
+NAMES = {
+    "example.com": ["c"],
+    "y.example.com": ["a"],
+    "y.z.example.com": ["a"],
+    "b.example.com": ["a"],
+    "Y.b.EXAMPLE.com.": ["b"],
+    "x.b.example.com": [],
+    "y.x.b.example.com": ["b"],
+    "10.0.0.1": ["c"],
+    "::1": ["c"],
+}
 
 
 async def test_the_table_holds_behind_proxies_too() -> None:

@@ -29,7 +29,7 @@ import trio
 from mxart.config import Upstreams
 from mxart.errors import Forbidden
 from mxart.upstream.failure import Cause, Trouble, reason
-from mxart.upstream.proxies import Proxy, greet, parse_proxies
+from mxart.upstream.proxies import Proxy, Ways, greet
 from mxart.upstream.resolver import Resolver
 from mxart.upstream.url import is_ip
 
@@ -71,7 +71,7 @@ class Dialer:
 
     def __init__(self, upstreams: Upstreams, *, connect_timeout: float = 10.0) -> None:
         self.resolver = Resolver(upstreams.resolve, upstreams.nameservers)
-        self._proxies = parse_proxies(upstreams.proxy)
+        self._ways = Ways(upstreams.proxy_for, upstreams.proxy)
         self._timeout = connect_timeout
         self._own: frozenset[Address] = frozenset()
 
@@ -79,9 +79,9 @@ class Dialer:
         """Tell which addresses are ours, as bound; 0.0.0.0 and :: stand for all of this machine."""
         self._own = frozenset(addresses)
 
-    def way(self, proxy: str | None) -> tuple[Proxy, ...]:
-        """A repository's `proxy` as a chain: None inherits, "" is direct. Raises ConfigError."""
-        return self._proxies if proxy is None else parse_proxies(proxy)
+    def ways(self, proxy: str | None) -> Ways:
+        """The ways of a repository with this `proxy`: None inherits, "" is direct. Raises ConfigError."""
+        return self._ways.instead(proxy)
 
     async def connect(self, host: str, port: int, way: tuple[Proxy, ...] = ()) -> trio.socket.SocketType:
         """A connected socket to a configured upstream (or where it redirects). The caller owns it.
@@ -98,14 +98,14 @@ class Dialer:
             ) from None
 
     async def connect_tcp(self, host: str, port: int, *, explicit: bool = False) -> trio.socket.SocketType:
-        """A connected socket for a tunnel, by the default proxies. `explicit`: its `to` names this very target.
+        """A connected socket for a tunnel, by the proxies for its host. `explicit`: its `to` names this very target.
 
         Raises Forbidden for what must not be dialled, else UpstreamUnavailable, UpstreamFailed or
         UpstreamTimeout.  Cancellation closes whatever was opened.  The caller owns the socket.
         """
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._timeout):
-                return await self._connect(host, port, self._proxies, tunnel=True, explicit=explicit)
+                return await self._connect(host, port, self._ways.to(host), tunnel=True, explicit=explicit)
             raise Trouble(Cause.CONNECT_TIMEOUT, f"connecting took longer than {self._timeout:g} s")
         except Trouble as error:
             if error.cause is Cause.LOOP:

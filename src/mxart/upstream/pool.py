@@ -16,7 +16,7 @@ from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, reason, trouble_of
 from mxart.upstream.http1 import Http1Connection
 from mxart.upstream.http2 import Http2Connection, Http2Stream
-from mxart.upstream.proxies import Proxy
+from mxart.upstream.proxies import Ways
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin
@@ -76,11 +76,11 @@ class Exchange:
 
 
 class Pool:
-    """Dials by `dialer` along `way`."""
+    """Dials by `dialer` along `ways`."""
 
-    def __init__(self, dialer: Dialer, way: tuple[Proxy, ...], tls: ClientTls | None, timeouts: Timeouts) -> None:
+    def __init__(self, dialer: Dialer, ways: Ways, tls: ClientTls | None, timeouts: Timeouts) -> None:
         self._dialer = dialer
-        self._way = way
+        self._ways = ways
         self._tls = tls
         self.timeouts = timeouts
         self._idle: list[Http1Connection] = []  # the longest idle first
@@ -139,7 +139,7 @@ class Pool:
         return None, False
 
     async def _open(self, origin: Origin, bulk: bool) -> Http1Connection | Http2Stream:
-        sock = await self._dialer.connect(origin.host, origin.port, self._way)
+        sock = await self._dialer.connect(origin.host, origin.port, self._ways.to(origin.host))
         wire: Wire = PlainWire(sock)
         if origin.scheme == "http":
             return Http1Connection(wire, origin)

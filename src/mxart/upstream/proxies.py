@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -70,6 +71,36 @@ def _parse_proxy(text: str) -> Proxy:
     if scheme == "l4" and (username or password):
         raise ConfigError("proxy: an l4 proxy takes no credentials; it never reads a byte")
     return Proxy(scheme, parts.hostname, port, username, password)
+
+
+class Ways:
+    """The proxies on the way to each host: what `proxy_for` says of it, else one chain for all. Pure.
+
+    The exact name counts first, then the longest "*." pattern above it; "" is direct.  Raises ConfigError.
+    """
+
+    def __init__(self, by_host: Mapping[str, str], otherwise: str) -> None:
+        self._by_host = {host.lower(): parse_proxies(chain) for host, chain in by_host.items()}
+        self._otherwise = parse_proxies(otherwise)
+
+    def instead(self, otherwise: str | None) -> Ways:
+        """With another chain for the hosts that are not named: a repository's `proxy`. None changes nothing."""
+        if otherwise is None:
+            return self
+        made = Ways({}, otherwise)
+        made._by_host = self._by_host
+        return made
+
+    def to(self, host: str) -> tuple[Proxy, ...]:
+        """The chain to a host's name or address, the nearest proxy first; empty: direct."""
+        if not self._by_host:
+            return self._otherwise
+        rest = host.lower().rstrip(".")
+        found = self._by_host.get(rest)
+        while found is None and "." in rest:
+            rest = rest.partition(".")[2]
+            found = self._by_host.get(f"*.{rest}")
+        return self._otherwise if found is None else found
 
 
 async def greet(proxy: Proxy, sock: trio.socket.SocketType, host: str, port: int) -> None:

@@ -114,7 +114,7 @@ class Remote:
         self._credentials = credentials
         self._patience = patience
         self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
-        self._pool = Pool(dialer, dialer.way(proxy), tls, timeouts)
+        self._pool = Pool(dialer, dialer.ways(proxy), tls, timeouts)
         self._tokens = Tokens(self._fetch)
         # Two lines: a page of names does not stand behind gigabytes.
         self._files = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
