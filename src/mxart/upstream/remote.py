@@ -20,15 +20,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from functools import partial
 
 import trio
 
 import mxart
 from mxart.errors import ConfigError, NotFound, Problem
+from mxart.upstream.authorize import Authorizer
 from mxart.upstream.base import Ask, Reply
 from mxart.upstream.breaker import Event
-from mxart.upstream.challenge import parse_challenges
 from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import Cause, Trouble, status_trouble
 from mxart.upstream.mirror import Mirror
@@ -37,7 +37,7 @@ from mxart.upstream.pool import Exchange, Pool
 from mxart.upstream.queue import Queue
 from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Timeouts, parse_retry_after, pause
 from mxart.upstream.tls import ClientTls
-from mxart.upstream.tokens import ANONYMOUS, Credentials, Tokens, Want
+from mxart.upstream.tokens import ANONYMOUS, Credentials
 from mxart.upstream.url import Url, keeps_credentials
 
 _log = logging.getLogger("mxart.upstream")
@@ -111,11 +111,10 @@ class Remote:
         self._mirrors = [Mirror.parse(name, text) for text in mirrors]
         if not self._mirrors:
             raise ConfigError(f"repository.{name}: a proxy needs an upstream")
-        self._credentials = credentials
         self._patience = patience
         self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
         self._pool = Pool(dialer, dialer.ways(proxy), tls, timeouts)
-        self._tokens = Tokens(self._fetch)
+        self._authorizer = Authorizer(credentials, self._fetch)
         # Two lines: a page of names does not stand behind gigabytes.
         self._files = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
         self._documents = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
@@ -224,7 +223,8 @@ class Remote:
         method = ask.method
         while True:
             try:
-                exchange = await self._authorized(mirror, url, method, ask, trusted=trusted)
+                send = partial(self._send, url, method, ask, trusted)
+                exchange = await self._authorizer.exchange(mirror, url.origin, ask, send, trusted=trusted)
             except Trouble as error:
                 error.elsewhere = url.origin != mirror.url.origin
                 raise
@@ -286,61 +286,9 @@ class Remote:
             hint = " (credentials are wrong or missing)"
         raise status_trouble(status, f"{url.origin} answers {status} to {ask.method} {url}{hint}", wait)
 
-    # Credentials.
+    # One request.
 
-    async def _authorized(self, mirror: Mirror, url: Url, method: str, ask: Ask, *, trusted: bool) -> Exchange:
-        """Send it, and once more with a token if one is wanted; again if that token had just died."""
-        own = ask.headers.get("authorization") if trusted else None
-        credentials = self._credentials if trusted else ANONYMOUS
-        want: Want | None = None
-        authorization = own
-        token = ""
-        if own is None and trusted:
-            authorization, want, token = await self._forehand(mirror, ask)
-        for attempt in range(3):
-            exchange = await self._send(url, method, ask, authorization, trusted=trusted)
-            if exchange.status != 401 or own is not None or attempt == 2:
-                return exchange
-            try:
-                challenges = parse_challenges(exchange.headers.get_all("www-authenticate"))
-                bearer = next((challenge for challenge in challenges if challenge.scheme == "bearer"), None)
-                basic = any(challenge.scheme == "basic" for challenge in challenges)
-                if bearer is not None and bearer.get("realm") and not credentials.token:
-                    fresh = self._tokens.want(bearer, url.origin, credentials, ask.scope)
-                    if want == fresh:
-                        if attempt and bearer.get("error") != "invalid_token":
-                            return exchange  # a new token, and still no: another one will not help
-                        self._tokens.reject(fresh, token)
-                    want = fresh
-                    if trusted:
-                        mirror.remember(ask.scope, want)
-                    await exchange.finish()
-                    token = await self._tokens.get(want)
-                    authorization = f"Bearer {token}"
-                elif basic and credentials.basic is not None and authorization != credentials.basic:
-                    await exchange.finish()
-                    authorization, want, token = credentials.basic, None, ""
-                    mirror.basic = True
-                else:
-                    return exchange
-            except BaseException:
-                await exchange.aclose()
-                raise
-        raise AssertionError("the last attempt returns")
-
-    async def _forehand(self, mirror: Mirror, ask: Ask) -> tuple[str | None, Want | None, str]:
-        """What to show before being asked: a static token, Basic where it was wanted, a token like the last ones."""
-        if self._credentials.token:
-            return f"Bearer {self._credentials.token}", None, ""
-        if mirror.basic:
-            return self._credentials.basic, None, ""
-        if mirror.realm is None or not ask.scope:
-            return None, None, ""
-        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
-        token = await self._tokens.get(want)
-        return f"Bearer {token}", want, token
-
-    async def _send(self, url: Url, method: str, ask: Ask, authorization: str | None, *, trusted: bool) -> Exchange:
+    async def _send(self, url: Url, method: str, ask: Ask, trusted: bool, authorization: str | None) -> Exchange:
         fields = ask.headers.without("accept-encoding", "host", "user-agent", "authorization")
         if not trusted:
             fields = fields.without(*_SECRETS)
