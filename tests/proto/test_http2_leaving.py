@@ -1,14 +1,16 @@
 """Clients and servers that leave: reset streams, lost connections, drains, time that runs out, cancellation."""
 
+import hpack
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from kit.http2_peer import Http2Peer, frame, opening, plain_answer, served
+from kit.http2_peer import HEADERS, PEER, Http2Peer, RecordingHandler, frame, opening, plain_answer, served
 from kit.sources import FileSource
 from kit.steps import CancelAtStep
 from mxart.body import Body, Span
 from mxart.errors import Disconnected
 from mxart.message import Headers, Request, Response
-from mxart.proto.http2 import Http2Limits
+from mxart.proto.http2 import Http2Limits, serve_http2
 
 
 async def forever(_: Request) -> Response:
@@ -195,6 +197,62 @@ async def test_a_connection_with_a_request_under_way_is_not_idle() -> None:
     async with served(answer, Http2Limits(idle_seconds=0.03)) as s:
         assert (await s.peer.get("/slow")).status == 200
         assert go.is_set()
+
+
+class LateTransport:
+    """Brings a request at the very moment at which the connection has been idle for too long."""
+
+    peer = PEER
+    protocol = "h2"
+
+    def __init__(self, clock: MockClock, idle: float, handler: RecordingHandler) -> None:
+        self._clock = clock
+        self._idle = idle
+        self._handler = handler
+        fields = [(":method", "GET"), (":scheme", "http"), (":authority", "mx.example"), (":path", "/late")]
+        self._arrives = [opening(), frame(HEADERS, 5, 1, hpack.Encoder().encode(fields))]
+        self.sent = b""
+
+    async def receive_some(self, max_bytes: int = 65536, timeout: float | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._arrives:
+            await self._handler.until(lambda handler: bool(handler.told))
+            return b""
+        if len(self._arrives) == 1:
+            self._clock.jump(self._idle)
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()  # the deadline is seen to have passed, and still the bytes were first
+        return self._arrives.pop(0)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.send_nowait(data)
+
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> bytes:
+        self.sent += data
+        return b""
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        raise AssertionError("not over HTTP/2")
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        raise AssertionError("the connection is to end in order")
+
+
+async def test_a_request_that_comes_with_the_deadline_is_answered(mock_clock: MockClock) -> None:
+    """The deadline is the reader's; it never cancels the handler that the reader runs."""
+
+    async def answer(request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return await plain_answer(request)
+
+    handler = RecordingHandler(answer)
+    transport = LateTransport(mock_clock, 10, handler)
+    await serve_http2(transport, handler, Http2Limits(idle_seconds=10), trio.Event())
+    assert b"/late" in transport.sent
+    assert [sent.error for _, _, sent in handler.told] == [None]
 
 
 async def test_a_client_that_gives_no_window_loses_its_stream() -> None:

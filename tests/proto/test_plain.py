@@ -108,6 +108,31 @@ async def test_the_end_of_the_peer_is_told_in_words(tmp_path: Path) -> None:
             await attempt
 
 
+async def test_what_the_kernel_does_not_take_at_once_is_given_back() -> None:
+    server, client = tcp_pair(receive_buffer=4096, send_buffer=4096)
+    transport = PlainTransport(server, PEER, 5)
+    assert not transport.send_nowait(b"small")
+    data = bytes(range(256)) * 40_000
+    rest = transport.send_nowait(data)
+    assert 0 < len(rest) < len(data)
+    while len(left := transport.send_nowait(rest)) < len(rest):  # the kernel hands on in its own time
+        rest = left
+    got = b""
+
+    async def read() -> None:
+        nonlocal got
+        got = await read_to_end(client)
+        client.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await transport.send_all(rest)
+        await transport.aclose()
+    assert got == b"small" + data
+    with pytest.raises(Disconnected, match="closed here"):
+        transport.send_nowait(b"x")
+
+
 async def test_abort_is_seen_as_a_reset_even_after_data() -> None:
     server, client = tcp_pair()
     transport = PlainTransport(server, PEER, 5)

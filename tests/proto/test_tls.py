@@ -267,6 +267,61 @@ async def test_a_large_body_and_a_file_arrive_whole(server: TlsServer, tmp_path:
         assert await read_exactly(stream, 2 * len(data) + 4) == data + data + data[17:21]
 
 
+async def test_what_the_kernel_does_not_take_at_once_is_sent_later_and_once(server: TlsServer) -> None:
+    def small() -> tuple[SocketType, SocketType]:
+        return tcp_pair(receive_buffer=4096, send_buffer=4096)
+
+    pieces = [os.urandom(30_000) for _ in range(40)]
+    async with connected(server, client_context(AUTHORITY), pair=small) as (transport, stream):
+        left = 0
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                nonlocal left
+                for piece in pieces:
+                    if rest := transport.send_nowait(piece):
+                        left += 1
+                        await transport.send_all(bytes(rest))  # at another address
+                large = b"".join(pieces)
+                assert transport.send_nowait(large) == large, "so much is never tried at once"
+
+            nursery.start_soon(send)
+            assert await read_exactly(stream, 40 * 30_000) == b"".join(pieces)
+        assert left
+        transport.abort()
+        with pytest.raises(Disconnected, match="closed here"):
+            transport.send_nowait(b"x")
+
+
+async def test_a_client_may_ask_and_wait_and_ask_and_then_send_a_lot(server: TlsServer) -> None:
+    """From the third short record on nobody looks before the kernel tells; nothing is overlooked or waited for."""
+    async with connected(server, client_context(AUTHORITY), progress=0.05) as (transport, stream):
+        for number in range(6):
+            await stream.send_all(b"?%d" % number)
+            assert await transport.receive_some() == b"?%d" % number
+            assert not transport.send_nowait(b"!%d" % number)
+            assert await stream.receive_some() == b"!%d" % number
+        await stream.send_all(b"a")
+        await stream.send_all(b"b")  # in a record of its own
+        assert [await transport.receive_some(1) for _ in range(2)] == [b"a", b"b"]
+        await stream.send_all(b"two at a time")
+        assert await transport.receive_some(7) == b"two at "
+        assert await transport.receive_some(7) == b"a time", "what OpenSSL holds is not waited for"
+        with pytest.raises(Disconnected, match=r"sent nothing for 0\.05 s"):
+            await transport.receive_some()
+        with trio.move_on_after(0.01):
+            await transport.receive_some()
+        data = os.urandom(100_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, data)
+            got = b""
+            while len(got) < len(data):
+                got += await transport.receive_some()
+        assert got == data
+        await stream.transport_stream.send_eof()
+        assert await transport.receive_some() == b""
+
+
 async def test_many_slow_readers_share_the_scratch_buffer_and_each_gets_its_own_file(
     server: TlsServer, tmp_path: Path
 ) -> None:

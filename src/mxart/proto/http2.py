@@ -6,16 +6,18 @@ first time that a handler has to wait, the leader hands its office to a new task
 stream's own (`blocking.noticing` tells when).  So every stream that waits has a task, nothing waits
 for a stream but that task, and a request that is answered at once costs none.
 
-One task writes: whatever was put into the output while a batch was being sent goes out as the next
-batch, one send.
+What the leader has to send it sends itself, as far as the kernel takes it at once; what is left, or
+comes from other tasks, is the writer's: whatever was put into the output while a batch was being sent
+goes out as the next batch, one send.
 
 Bounds.  Request bodies wait in their streams, and the windows, given back only as handlers read,
 bound them (`http2_wire`). Output is one batch in flight and one being filled; when acknowledgements
 and resets pile up because the peer does not read, the leader stops reading until they are gone.
 Frames that only cost are counted (`http2_flood`).
 
-Time.  The leader's receive carries one deadline, the next moment at which something may have to be
-looked at: an idle connection, streams that get no window, a drain whose PING is not acknowledged.
+Time.  The leader carries one deadline, the next moment at which something may have to be looked at:
+an idle connection, streams that get no window, a drain whose PING is not acknowledged.  It is set
+sooner when need be and never later: looking in vain once in a while is cheaper than a deadline a receive.
 
 The end.  `_close` drops the streams, and the writer sends what is left, a GOAWAY last, within a
 bound.  `finished` is told of an exchange when its last byte was taken by the transport, or its
@@ -46,6 +48,8 @@ from mxart.errors import Disconnected
 from mxart.message import Handler
 from mxart.proto.http1 import Draining
 from mxart.proto.http2_exchanges import Exchanges, Http2Limits
+from mxart.proto.http2_output import BATCH
+from mxart.proto.http2_stream import Stream
 from mxart.proto.http2_wire import Left, Opened, Wire
 from mxart.proto.transport import Transport
 
@@ -94,6 +98,10 @@ class _Connection:
         self._output = self._exchanges.output
         self._events: Iterator[Event] = self._wire.receive(initial, now)
         self._wake: trio.Event | None = None  # of the writer
+        self._rest: bytes | bytearray | memoryview = b""  # of a batch, when the kernel did not take it at once
+        self._begun: list[Stream] = []  # whose heads are in the batch that is being sent
+        self._ended: list[Stream] = []  # whose last byte is
+        self._lost = False
         self._drained: trio.Event | None = None  # of the leader, while the output is too long
         self._writing = trio.CancelScope()
         self._reading: trio.CancelScope | None = None
@@ -118,8 +126,8 @@ class _Connection:
             orderly = False
         finally:
             self._exchanges.drop_all("the connection ended")
-            for stream in self._exchanges.ended:
-                self._exchanges.tell(stream, "the connection was lost")
+            self._ended += self._exchanges.ended
+            self._tell_ended("the connection was lost")
             if orderly:
                 await self._transport.aclose()
             else:
@@ -128,22 +136,23 @@ class _Connection:
     # Reading
 
     def _start_leading(self) -> None:
+        """Let another task read; the one that did, if any, belongs to its stream alone."""
+        if self._reading is not None:
+            self._reading.deadline = math.inf
+            self._reading = None
         self._exchanges.nursery.start_soon(self._lead)
 
     async def _lead(self) -> None:
         """Read, until the connection ends or a handler has to wait."""
         try:
-            # One scope a task, not one a stream: it becomes the stream's when the task does.
-            with trio.CancelScope() as scope:
-                while not self._closing:
-                    for event in self._events:
-                        if isinstance(event, Opened):
-                            if not await self._exchanges.open(event, scope):
-                                return  # another task leads now
-                        else:
-                            self._take(event)
-                    self._notify()
-                    await self._receive()
+            while not self._closing:
+                with trio.CancelScope(deadline=self._look_at) as scope:
+                    self._reading = scope
+                    await self._read(scope)
+                if self._reading is not scope:
+                    return  # another task leads now
+                if not self._closing:
+                    self._look_around(trio.current_time())
         except ProtocolError as error:
             self._close(f"the client broke the protocol: {error}")
         except Disconnected as error:
@@ -152,18 +161,34 @@ class _Connection:
             log.exception("serving HTTP/2 failed")
             self._close("an internal error")
 
-    async def _receive(self) -> None:
-        while self._wire.pending > _BACKLOG:
-            self._drained = trio.Event()
-            await self._drained.wait()
+    async def _read(self, scope: trio.CancelScope) -> None:
+        """Take events and bytes, until it is time to look around, or another task leads, or the connection closes.
+
+        One scope for all of it, and not one for each receive: its deadline holds until it has passed, whatever arrives
+        meanwhile, and it becomes the stream's when the task does.  No handler may begin in it once it is cancelled.
+        """
+        if scope.cancel_called:
+            return
         while not self._closing:
-            with trio.CancelScope(deadline=self._look_at) as self._reading:
+            for event in self._events:
+                if isinstance(event, Opened):
+                    if not await self._exchanges.open(event, scope):
+                        return
+                else:
+                    self._take(event)
+            self._flush()
+            while self._wire.pending > _BACKLOG:
+                self._drained = trio.Event()
+                await self._drained.wait()
+            if not self._closing:
                 data = await self._transport.receive_some(_READ, math.inf)
                 if not data:
                     self._close("the client left")
-                self._events = self._wire.receive(data, trio.current_time())
-                return
-            self._look_around(trio.current_time())
+                now = trio.current_time()
+                self._events = self._wire.receive(data, now)
+                if now >= self._look_at:
+                    self._quiet_since = now  # the bytes came in time: what they ask for is seen to first
+                    return
 
     def _take(self, event: Event) -> None:
         """Everything but a new stream."""
@@ -195,38 +220,79 @@ class _Connection:
     # Writing
 
     async def _write(self) -> bool:
-        """Send until the connection is closing and all is sent. False when the client is gone."""
-        while True:
-            batch = self._output.fill(trio.current_time())
-            if self._output.starving:
-                self._look_by(trio.current_time() + self._limits.progress_seconds)
+        """Send what is more than the kernel takes at once, until the connection is closing and all is sent.
+
+        False when the client is gone.
+        """
+        while not self._lost:
+            rest, self._rest = self._rest, b""
+            batch = rest or self._next_batch()
             if batch:
-                begun, self._output.begun = self._output.begun, []
-                ended, self._exchanges.ended = self._exchanges.ended, []
                 try:
                     await self._transport.send_all(batch)
                 except Disconnected as error:
-                    self._close(str(error))
-                    for stream in ended:
-                        self._exchanges.tell(stream, str(error))
-                    return False
+                    self._lose(str(error))
                 except BaseException:  # cancelled
-                    for stream in ended:
-                        self._exchanges.tell(stream, "the connection was cut")
+                    self._tell_ended("the connection was cut")
                     raise
-                now = perf_counter()
-                for stream in begun:
-                    stream.first_byte = now
-                for stream in ended:
-                    self._exchanges.tell(stream, None)
-                if self._drained is not None:
-                    self._drained.set()
+                else:
+                    self._was_sent()
             elif self._closing:
                 return True
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
                 self._wake = None
+        return False
+
+    def _flush(self) -> None:
+        """Send one batch, if the writer is idle and the kernel takes it; otherwise the writer will."""
+        if self._wake is None or self._wake.is_set():
+            return
+        batch = self._next_batch()
+        if not batch:
+            return
+        try:
+            self._rest = self._transport.send_nowait(batch)
+        except Disconnected as error:
+            self._lose(str(error))
+            return
+        if self._rest:
+            self._wake.set()
+            return
+        if len(batch) >= BATCH:
+            self._wake.set()  # there is more
+        self._was_sent()
+
+    def _next_batch(self) -> bytearray:
+        now = trio.current_time()
+        batch = self._output.fill(now)
+        if self._output.starving:
+            self._look_by(now + self._limits.progress_seconds)
+        if batch:
+            self._begun, self._output.begun = self._output.begun, []
+            self._ended, self._exchanges.ended = self._exchanges.ended, []
+        return batch
+
+    def _was_sent(self) -> None:
+        """The batch is with the transport."""
+        now = perf_counter()
+        for stream in self._begun:
+            stream.first_byte = now
+        self._tell_ended(None)
+        if self._drained is not None:
+            self._drained.set()
+
+    def _lose(self, error: str) -> None:
+        """The client is gone, and the batch with it."""
+        self._lost = True
+        self._close(error)
+        self._tell_ended(error)
+
+    def _tell_ended(self, error: str | None) -> None:
+        ended, self._ended = self._ended, []
+        for stream in ended:
+            self._exchanges.tell(stream, error)
 
     def _notify(self) -> None:
         """There may be something to send."""

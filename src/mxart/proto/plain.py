@@ -103,6 +103,16 @@ class PlainTransport:
                 return
             left = memoryview(data)[sent:]
 
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        self._calls += 1
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            raise disconnected(error) from None
+        return b"" if sent == len(data) else memoryview(data)[sent:]
+
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         """As the protocol says; raises BodyBroken if the file ends early or cannot be read."""
         end = offset + count

@@ -34,6 +34,14 @@ class Transport(Protocol):
         """Send everything. Tries at once, and waits only when the kernel's buffer is full."""
         ...
 
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """Send what the kernel takes at once, while no other send is under way; raises Disconnected.
+
+        Returns the rest; unless it is empty, `send_all` must be given it next.  A task that sends like this over and
+        over gives way to others in its receives.
+        """
+        ...
+
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send `count` bytes that are known to be in a file: sendfile(2) on plain TCP, read and encrypt on TLS.
 
