@@ -14,6 +14,7 @@ from mxart import __version__, app
 from mxart.commands.ca import ca
 from mxart.commands.check import check
 from mxart.commands.options import USER_ERROR, Options
+from mxart.commands.setup import setup
 from mxart.errors import ConfigError
 from mxart.logs import Level, configure
 from mxart.supervisor import Prepared, Supervisor
@@ -68,6 +69,7 @@ def main(
 
 main.add_command(check)
 main.add_command(ca)
+main.add_command(setup)
 
 
 def _serve(options: Options, level: Level) -> int:

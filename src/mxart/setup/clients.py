@@ -1,0 +1,63 @@
+"""Which clients can be set up, and how each is for every way of reaching us. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from mxart.setup.containerd import containerd, cri, nerdctl
+from mxart.setup.containers import containers
+from mxart.setup.docker import docker
+from mxart.setup.facts import Server
+from mxart.setup.plan import Files, Plan
+from mxart.setup.proxy import engine, service, shell
+from mxart.setup.trust import system_store
+
+Mode = Literal["mirror", "transparent", "proxy"]
+Planner = Callable[[Server, Files], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """`restart`: what has to be run for a daemon to see a CA that the machine trusts anew."""
+
+    about: str
+    mirror: Planner
+    proxy: Planner
+    restart: str = ""
+
+    def plan(self, mode: Mode, server: Server, files: Files) -> Plan:
+        """Raises SetupError."""
+        if mode == "mirror":
+            return self.mirror(server, files)
+        if mode == "proxy":
+            return self.proxy(server, files)
+        plan = system_store(server, files)
+        commands = (self.restart,) if self.restart and plan.changes else ()
+        hosts = ", ".join(registry.host for registry in server.registries)
+        return plan + Plan(commands=commands, notes=(f"DNS or a firewall has to lead {hosts} here",))
+
+
+CLIENTS: dict[str, Client] = {
+    "docker": Client(
+        "Docker, with its classic and its containerd image store",
+        docker,
+        partial(service, unit="docker"),
+        "systemctl restart docker",
+    ),
+    "podman": Client("podman", containers, engine),
+    "skopeo": Client("skopeo", containers, shell),
+    "buildah": Client("buildah", containers, engine),
+    "containerd": Client(
+        "containerd, for ctr", containerd, partial(service, unit="containerd"), "systemctl restart containerd"
+    ),
+    "nerdctl": Client("nerdctl", nerdctl, partial(service, unit="containerd"), "systemctl restart containerd"),
+    "cri": Client(
+        "containerd's CRI plugin, for Kubernetes nodes",
+        cri,
+        partial(service, unit="containerd"),
+        "systemctl restart containerd",
+    ),
+}

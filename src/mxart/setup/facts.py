@@ -1,0 +1,206 @@
+"""What clients have to know of the server: where it is, whom to trust, which registries it stands for. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mxart.config import Config, Repository, parse_address
+from mxart.setup.plan import SetupError
+
+HUB = "docker.io"
+"""What image names say for Docker Hub."""
+
+_HUB_HOSTS = {HUB, "registry-1.docker.io", "index.docker.io"}
+_PORTS = {"http": 80, "https": 443}
+_ANY = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A registry whose name clients go on using, while they are told to ask us.
+
+    `prefix` is what its images are called below our URL ("" for the root), None if no path leads there.
+    `by_namespace`: containerd's `ns` parameter finds it.
+    """
+
+    host: str
+    repository: str
+    prefix: str | None
+    by_namespace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """`ca` is the certificate to trust as PEM, "" where there is none to be told of.
+
+    `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    ca: str = ""
+    registries: tuple[Registry, ...] = ()
+    mirror: str = ""
+
+    @property
+    def authority(self) -> str:
+        """`host[:port]`, as image names and the folders of certificates say it."""
+        return authority(self.scheme, self.host, self.port)
+
+    @property
+    def url(self) -> str:
+        """Without a slash at its end."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether clients reach us without TLS."""
+        return self.scheme == "http"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine's clients reach us; some then do without TLS by themselves."""
+        return is_loopback(self.host)
+
+
+def authority(scheme: str, host: str, port: int) -> str:
+    """`host[:port]` without the scheme's own port."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == _PORTS[scheme] else f"{shown}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means the machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def default_url(config: Config, hostname: str) -> str:
+    """How clients elsewhere reach the first listener that they can reach. Raises SetupError saying what to give."""
+    for listener in config.listeners:
+        host, port = parse_address(listener.address)
+        if listener.proxy_protocol or listener.transparent or port == 0 or (host and is_loopback(host)):
+            continue
+        scheme = "https" if listener.tls else "http"
+        if host in _ANY:
+            named = next((name for name in config.tls.names if not _is_address(name)), "") if listener.tls else ""
+            host = named or hostname.lower()
+        return f"{scheme}://{authority(scheme, host, port)}"
+    first = config.listeners[0]
+    scheme = "https" if first.tls else "http"
+    raise SetupError(
+        f"no listener is for clients elsewhere: say how they reach the server, as --url {scheme}://HOST:PORT"
+        f" (for clients on this machine: --url {scheme}://{_local(first.address)})"
+    )
+
+
+def server(config: Config, url: str, ca: str = "") -> Server:
+    """Raises SetupError if the URL is none that clients can be given."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    host = (parts.hostname or "").lower()
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme not in _PORTS or not host or extra or port == -1:
+        raise SetupError(f"{url}: write http://host:port or https://host:port, nothing behind it")
+    port = port or _PORTS[parts.scheme]
+    return Server(
+        parts.scheme,
+        host,
+        port,
+        ca=ca if parts.scheme == "https" else "",
+        registries=_registries(config, host),
+        mirror=_mirror(config, parts.scheme, host, port),
+    )
+
+
+def is_vouched_for(config: Config, host: str, hostname: str) -> bool:
+    """Whether the certificates that we mint name a host. An address is named by the connection that comes in on it."""
+    ours = {name for repository in config.repositories.values() for name in repository.hosts}
+    return _is_address(host) or host in ours | {"localhost", hostname.lower()} | {n.lower() for n in config.tls.names}
+
+
+def _registries(config: Config, host: str) -> tuple[Registry, ...]:
+    """One each, those that repositories claim by name before those that follow from an upstream."""
+    found: dict[str, Registry] = {}
+    owner = next((name for name, item in config.repositories.items() if host in item.hosts), None)
+    for name, repository in config.repositories.items():
+        if repository.format != "oci" or repository.kind == "local":
+            continue
+        for registry in _claimed(repository):
+            if registry == host:
+                continue
+            # A request that names a repository's host is for it, whatever else it says (server/routes.py).
+            reached = owner in (None, name)
+            prefix = ("" if owner else _prefix(repository)) if reached else None
+            found[registry] = Registry(registry, name, prefix, reached)
+    for name, repository in config.repositories.items():
+        for upstream in repository.upstreams if repository.format == "oci" and not repository.hosts else ():
+            registry = _hub(urlsplit(upstream).netloc)
+            prefix = _prefix(repository) if owner is None else None
+            found.setdefault(registry, Registry(registry, name, prefix, by_namespace=False))
+    return tuple(found[registry] for registry in sorted(found, key=lambda one: (one != HUB, one)))
+
+
+def _claimed(repository: Repository) -> list[str]:
+    names = list(dict.fromkeys(_hub(host) for host in repository.hosts))
+    # Whatever else stands for Docker Hub is a name of ours: see `_mirror`.
+    return [HUB] if HUB in names else names
+
+
+def _hub(host: str) -> str:
+    return HUB if host in _HUB_HOSTS else host
+
+
+def _prefix(repository: Repository) -> str | None:
+    return repository.path.strip("/") if repository.path else None
+
+
+def _mirror(config: Config, scheme: str, host: str, port: int) -> str:
+    """Docker asks a mirror without saying for which registry: a name of ours has to tell, or the root path."""
+    hub = next((item for item in config.repositories.values() if _is_hub(item)), None)
+    if hub is None:
+        return ""
+    if host in hub.hosts:
+        return f"{scheme}://{authority(scheme, host, port)}"
+    for name in hub.hosts:
+        if name not in _HUB_HOSTS:
+            return f"{scheme}://{authority(scheme, name, port)}"
+    claimed = any(host in item.hosts for item in config.repositories.values())
+    root = next((item for item in config.repositories.values() if item.path == "/"), None)
+    if root is None or claimed or not _contains(config, root, hub.name):
+        return ""
+    return f"{scheme}://{authority(scheme, host, port)}"
+
+
+def _is_hub(repository: Repository) -> bool:
+    if repository.hosts:
+        return any(host in _HUB_HOSTS for host in repository.hosts)
+    return any(urlsplit(upstream).hostname in _HUB_HOSTS for upstream in repository.upstreams)
+
+
+def _contains(config: Config, repository: Repository, name: str) -> bool:
+    return repository.name == name or any(
+        _contains(config, config.repositories[member], name) for member in repository.members
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _local(address: str) -> str:
+    host, port = parse_address(address)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'localhost' if host in _ANY else shown}:{port or 'PORT'}"
