@@ -222,18 +222,26 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 class Dockerd(_Commands):
     """The Docker engine, with a containerd of its own, and the docker command."""
 
-    def __init__(self, folder: Path, inside: World, *, ca: Path | None = None, mirrors: Sequence[str] = ()) -> None:
+    SETTINGS: Mapping[str, object] = {
+        "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 1024, "Soft": 1024}},
+        "storage-driver": "vfs",
+    }
+    """What it needs to run in a test."""
+
+    def __init__(
+        self,
+        folder: Path,
+        inside: World,
+        *,
+        ca: Path | None = None,
+        mirrors: Sequence[str] = (),
+        config: Path | None = None,
+    ) -> None:
+        """`config` is a daemon.json with these settings instead of one made here, as the world sees it."""
         super().__init__(folder, inside, ca)
-        config = folder / "daemon.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "default-ulimits": {"nofile": {"Name": "nofile", "Hard": 1024, "Soft": 1024}},
-                    "registry-mirrors": list(mirrors),
-                    "storage-driver": "vfs",
-                }
-            )
-        )
+        if config is None:
+            config = folder / "daemon.json"
+            config.write_text(json.dumps({**self.SETTINGS, "registry-mirrors": list(mirrors)}))
         socket = f"unix://{folder}/d.sock"
         flags = ["--iptables=false", "--ip6tables=false", "--bridge=none", "--config-file", str(config)]
         places = ["--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")]
