@@ -128,6 +128,29 @@ class UpstreamFailed(Problem):
     status = 502
 
 
+class UpstreamDenied(UpstreamFailed):
+    """Upstream refused us, or the caller whose credentials it was shown, for want of rights.
+
+    `challenge` are the values of WWW-Authenticate with which it asks for a login (RFC 9110 section 11.6.1): its own,
+    or the last that is known for what was asked.  `forbidden`: it knows who asks, and refuses all the same (403).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        challenge: tuple[str, ...] = (),
+        forbidden: bool = False,
+        subject: str = "",
+        detail: str = "",
+        retry_after: float | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message, subject=subject, detail=detail, retry_after=retry_after, headers=headers)
+        self.challenge = challenge
+        self.forbidden = forbidden
+
+
 class UpstreamUnavailable(Problem):
     """Upstream, or room here, is not to be had now; `retry_after` says when: 503."""
 

@@ -16,8 +16,11 @@ from typing import Protocol
 from mxart.body import EMPTY, Body
 
 
+_SECRET = ("authorization", "cookie", "proxy-authorization", "set-cookie")
+
+
 class Headers:
-    """An ordered, immutable list of header fields; look-ups ignore case."""
+    """An ordered, immutable list of header fields; look-ups ignore case, and `repr` shows no credentials."""
 
     __slots__ = ("items",)
 
@@ -69,7 +72,8 @@ class Headers:
         return hash(self.items)
 
     def __repr__(self) -> str:
-        return f"Headers({list(self.items)!r})"
+        shown = [(name, "…" if name in _SECRET else value) for name, value in self.items]
+        return f"Headers({shown!r})"
 
 
 class RequestBody(Protocol):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from mxart.message import Headers
 from mxart.upstream.base import Ask
-from mxart.upstream.challenge import parse_challenges
+from mxart.upstream.challenge import parse_challenges, render
+from mxart.upstream.failure import Cause, Trouble
 from mxart.upstream.mirror import Mirror
 from mxart.upstream.pool import Exchange
 from mxart.upstream.tokens import ANONYMOUS, Credentials, Fetch, Tokens, Want
@@ -33,20 +35,24 @@ class Authorizer:
         `origin` is the server that is asked now; `trusted`: it is the mirror's own.  Raises Trouble.
         """
         own = ask.headers.get("authorization") if trusted else None
+        if own is not None or ask.bare:
+            return await send(own)
         credentials = self._credentials if trusted else ANONYMOUS
         want: Want | None = None
-        authorization = own
+        authorization: str | None = None
         token = ""
-        if own is None and trusted:
+        if trusted:
             authorization, want, token = await self._forehand(mirror, ask)
         for attempt in range(3):
             exchange = await send(authorization)
-            if exchange.status != 401 or own is not None or attempt == 2:
+            if exchange.status != 401 or attempt == 2:
                 return exchange
             try:
                 challenges = parse_challenges(exchange.headers.get_all("www-authenticate"))
                 bearer = next((challenge for challenge in challenges if challenge.scheme == "bearer"), None)
                 basic = any(challenge.scheme == "basic" for challenge in challenges)
+                if trusted and basic and bearer is None:
+                    mirror.challenge = render(challenges)
                 if bearer is not None and bearer.get("realm") and not credentials.token:
                     fresh = self._tokens.want(bearer, origin, credentials, ask.scope)
                     if want == fresh:
@@ -57,7 +63,7 @@ class Authorizer:
                     if trusted:
                         mirror.remember(ask.scope, want)
                     await exchange.finish()
-                    token = await self._tokens.get(want)
+                    token = await self._token(want)
                     authorization = f"Bearer {token}"
                 elif basic and credentials.basic is not None and authorization != credentials.basic:
                     await exchange.finish()
@@ -79,5 +85,33 @@ class Authorizer:
         if mirror.realm is None or not ask.scope:
             return None, None, ""
         want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
-        token = await self._tokens.get(want)
+        token = await self._token(want)
         return f"Bearer {token}", want, token
+
+    async def _token(self, want: Want) -> str:
+        try:
+            return await self._tokens.get(want)
+        except Trouble as error:
+            if error.cause is Cause.UNAUTHORIZED:
+                error.challenge = render([want.challenge])
+            raise
+
+
+def challenge_of(mirror: Mirror, ask: Ask, status: int, headers: Headers) -> tuple[str, ...] | None:
+    """How a login that might lift a 401 or 403 of the mirror's is asked for; None if it is not about rights.
+
+    A 403 says nothing about that (RFC 9110 section 15.5.4), so it is what was wanted before.  One with a page for
+    people is no registry's, but that of a filter on the way.
+    """
+    said = render(parse_challenges(headers.get_all("www-authenticate")))
+    if said:
+        return said
+    if status == 403 and (headers.get("content-type") or "").lower().startswith("text/html"):
+        return None
+    if mirror.realm is not None and ask.scope:
+        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
+        return render([want.challenge])
+    if mirror.challenge:
+        return mirror.challenge
+    # Who showed credentials of his own was refused, whatever is known of a login.
+    return () if "authorization" in ask.headers else None

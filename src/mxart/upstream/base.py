@@ -13,7 +13,9 @@ from mxart.message import Headers
 class Ask:
     """One question to an upstream.
 
-    `path` is escaped, with its query, relative to the upstream's URL, without a leading slash.
+    `path` is escaped, with its query, relative to the upstream's URL, without a leading slash.  An
+    `authorization` among the headers is the asker's own: it is shown as it is instead of ours, to the first mirror
+    and those of its site and to nobody else.
     """
 
     method: str  # GET or HEAD
@@ -22,10 +24,13 @@ class Ask:
     scope: str = ""  # what a token must cover, in the token protocol's words: "repository:library/alpine:pull"
     bulk: bool = False  # a file that may be large: it gets a connection of its own, and a place among the transfers
     avoid: tuple[str, ...] = ()  # `Reply.origin`s that are to be asked last: they broke a body off
+    bare: bool = False  # nothing of ours is shown: how upstream asks for a login is the answer that is wanted
+    firm: bool = False  # a refusal (401, 403) is told, even if another mirror says "not found"
+    lenient: bool = False  # 4xx is an answer like any other
 
 
 class Reply(Protocol):
-    """An answer of upstream whose head has arrived: 200, 206 or 304, and nothing else."""
+    """An answer of upstream whose head has arrived: 200, 206 or 304; any 4xx to a lenient question; nothing else."""
 
     @property
     def status(self) -> int: ...
@@ -50,11 +55,16 @@ class Upstream(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def site(self) -> str:
+        """Scheme and registrable domain of the first mirror: whose users' credentials may be shown to it."""
+        ...
 
     def open(self, ask: Ask) -> AbstractAsyncContextManager[Reply]:
         """Ask, following redirects, obtaining tokens, retrying what may be retried, trying the mirrors in order.
 
-        Entering raises NotFound on 404 and 410; UpstreamFailed (502) on 401, 403, other 4xx and 5xx,
+        Entering raises NotFound on 404 and 410; UpstreamDenied (502) on 401 and 403 where a login may help;
+        UpstreamFailed (502) on those elsewhere, other 4xx and 5xx,
         redirect loops, wrong certificates, broken framing; UpstreamUnavailable (503) on 429, 503 (with what
         Retry-After says),
         an open breaker or a queue too long; UpstreamTimeout (504).  Every message names the upstream and the

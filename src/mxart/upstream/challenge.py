@@ -1,5 +1,7 @@
 """WWW-Authenticate, read leniently (RFC 9110 section 11.6.1): several challenges, quoted or bare values. Pure.
 
+`render` writes them strictly, to pass them on.
+
     WWW-Authenticate: Basic realm="x", Bearer realm="https://auth.example/token",service=example,scope="a b"
 
 A comma separates both parameters and challenges.  What tells them apart: a parameter is a token with
@@ -19,6 +21,9 @@ _PARAMETER = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)("|\Z)|([
 _SCHEME = re.compile(rf"({_TOKEN})(?=[ \t,]|\Z)")
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|\Z))")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_PASSED_ON = ("basic", "bearer")
+_MOST_CHALLENGES = 8
+_LONGEST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,27 @@ def parse_challenges(lines: Iterable[str]) -> list[Challenge]:
     for line in lines:
         found += _parse_line(line)
     return found
+
+
+def render(challenges: Iterable[Challenge], *, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Challenges as values of WWW-Authenticate, one each: those for a login, at most a few of sensible length.
+
+    `without` are parameters that are not for the reader's eyes.
+    """
+    lines = [_line(challenge, without) for challenge in challenges if challenge.scheme in _PASSED_ON]
+    return tuple(line for line in lines[:_MOST_CHALLENGES] if len(line) <= _LONGEST)
+
+
+def _line(challenge: Challenge, without: tuple[str, ...]) -> str:
+    parameters = ",".join(
+        f'{name}="{_quoted(value)}"' for name, value in challenge.parameters.items() if name not in without
+    )
+    return f"{challenge.scheme.capitalize()} {parameters}".rstrip()
+
+
+def _quoted(value: str) -> str:
+    """The inside of a quoted-string (RFC 9110 section 5.6.4)."""
+    return "".join(f"\\{char}" if char in '\\"' else char for char in value if " " <= char <= "~")
 
 
 def _parse_line(line: str) -> list[Challenge]:

@@ -14,7 +14,7 @@ from enum import Enum
 
 import h11
 
-from mxart.errors import MxartError, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from mxart.errors import MxartError, Problem, UpstreamDenied, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Cause(Enum):
     ENCODED = "encoded"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
+    TOKENS = "token server"
     TOO_MANY = "too many requests"
     BUSY = "unavailable"
     GATEWAY = "bad gateway"
@@ -68,8 +69,9 @@ RULES: dict[Cause, Rule] = {
     Cause.PROTOCOL: Rule(UpstreamFailed, again=False, counts=True),
     Cause.REDIRECT: Rule(UpstreamFailed, again=False, counts=False),
     Cause.ENCODED: Rule(UpstreamFailed, again=False, counts=False),
-    Cause.UNAUTHORIZED: Rule(UpstreamFailed, again=False, counts=False),
-    Cause.FORBIDDEN: Rule(UpstreamFailed, again=False, counts=False),
+    Cause.UNAUTHORIZED: Rule(UpstreamDenied, again=False, counts=False),
+    Cause.FORBIDDEN: Rule(UpstreamDenied, again=False, counts=False),
+    Cause.TOKENS: Rule(UpstreamFailed, again=False, counts=False),
     Cause.TOO_MANY: Rule(UpstreamUnavailable, again=True, counts=False),
     Cause.BUSY: Rule(UpstreamUnavailable, again=True, counts=True),
     Cause.GATEWAY: Rule(UpstreamFailed, again=True, counts=True),
@@ -103,16 +105,35 @@ class Trouble(MxartError):
         self.retry_after = retry_after
         self.elsewhere = False  # behind a redirect: it says nothing about the mirror's own health
 
+        # How the server asks for a login that might lift the refusal; None: nobody can tell, or may be told.
+        self.challenge: tuple[str, ...] | None = None
     @property
     def rule(self) -> Rule:
         """What follows from it."""
         return RULES[self.cause]
 
     def problem(self, upstream: str) -> Problem:
+    @property
+    def denied(self) -> bool:
+        """Whether it is the upstream's own word that rights are wanting, and not that of something on the way."""
+        return self.rule.problem is UpstreamDenied and self.challenge is not None and not self.elsewhere
+
+    def told_as(self, detail: str) -> Trouble:
+        """The same in other words."""
+        other = Trouble(self.cause, detail, self.retry_after)
+        other.elsewhere, other.challenge = self.elsewhere, self.challenge
+        return other
+
         """The answer it becomes."""
         if self.cause is Cause.RANGE:
             return RangeRefused(f"{upstream}: {self.detail}")
         retry_after = self.retry_after
+        if self.rule.problem is UpstreamDenied:
+            if self.challenge is None or self.elsewhere:
+                return UpstreamFailed(f"{upstream}: {self.detail}", retry_after=self.retry_after)
+            return UpstreamDenied(
+                f"{upstream}: {self.detail}", challenge=self.challenge, forbidden=self.cause is Cause.FORBIDDEN
+            )
         if retry_after is None and self.rule.problem is UpstreamUnavailable:
             retry_after = 10.0  # a client without a hint comes back at once
         return self.rule.problem(f"{upstream}: {self.detail}", retry_after=retry_after)

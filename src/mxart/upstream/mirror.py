@@ -12,7 +12,7 @@ from mxart.upstream.url import Url
 _REMEMBERED = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Mirror:
     """One server that has what the upstream has, and how it fares."""
 
@@ -24,6 +24,7 @@ class Mirror:
     wants: dict[str, Want] = field(default_factory=dict)  # what its challenges wanted, by the scope of the question
     realm: Want | None = None  # the last of these
     basic: bool = False  # it wants Basic on every request
+    challenge: tuple[str, ...] = ()  # the last one that wanted Basic and nothing else
 
     @classmethod
     def parse(cls, name: str, text: str) -> Mirror:

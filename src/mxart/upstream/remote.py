@@ -26,7 +26,7 @@ import trio
 
 import mxart
 from mxart.errors import ConfigError, NotFound, Problem
-from mxart.upstream.authorize import Authorizer
+from mxart.upstream.authorize import Authorizer, challenge_of
 from mxart.upstream.base import Ask, Reply
 from mxart.upstream.breaker import Event
 from mxart.upstream.dial import Dialer
@@ -38,7 +38,7 @@ from mxart.upstream.queue import Queue
 from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Timeouts, parse_retry_after, pause
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import ANONYMOUS, Credentials
-from mxart.upstream.url import Url, keeps_credentials
+from mxart.upstream.url import Url, keeps_credentials, registrable_domain, same_site
 
 _log = logging.getLogger("mxart.upstream")
 _REDIRECTS = 5
@@ -114,6 +114,10 @@ class Remote:
         self._patience = patience
         self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
         self._pool = Pool(dialer, dialer.ways(proxy), tls, timeouts)
+        first = self._mirrors[0].url.origin
+        self.site = f"{first.scheme}://{registrable_domain(first.host)}"
+        # Where a caller's credentials for this upstream may go. The first mirror is the one that they are for.
+        self._home = [mirror for mirror in self._mirrors if same_site(first, mirror.url.origin)]
         self._authorizer = Authorizer(credentials, self._fetch)
         # Two lines: a page of names does not stand behind gigabytes.
         self._files = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
@@ -144,7 +148,8 @@ class Remote:
         told: list[Trouble] = []
         for attempt in range(self._patience.rounds):
             troubles: list[Trouble] = []
-            for mirror in sorted(self._mirrors, key=lambda mirror: mirror.text in ask.avoid):
+            for mirror in sorted(candidates, key=lambda mirror: mirror.text in ask.avoid):
+        candidates = self._home if "authorization" in ask.headers else self._mirrors
                 now = trio.current_time()
                 if (rest := mirror.wait(now)) is not None:
                     troubles.append(self._resting(mirror, rest))
@@ -155,8 +160,15 @@ class Remote:
                     self._note(mirror, error)
                     troubles.append(error)
             if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
+                    if mirror not in self._home:
+                        error.challenge = None  # a login is for the upstream itself, not for whoever mirrors it
                 told = troubles
             wait = self._wait(troubles, attempt)
+                except NotFound:
+                    denials = [trouble for trouble in troubles if trouble.denied]
+                    if ask.firm and denials:
+                        raise self._worst(denials) from None
+                    raise
             if wait is None or trio.current_time() - started + wait > self._patience.total:
                 break
             _log.debug("%s: asking again in %.2f s (%s)", self.name, wait, troubles[-1].detail)
@@ -195,7 +207,7 @@ class Remote:
         chosen = said[0]
         if len(troubles) > 1:
             detail = "; ".join(trouble.detail for trouble in troubles)
-            chosen = Trouble(chosen.cause, detail, chosen.retry_after)
+            chosen = chosen.told_as(detail)
         return chosen.problem(self.name)
 
     # One mirror.
@@ -226,7 +238,7 @@ class Remote:
                 send = partial(self._send, url, method, ask, trusted)
                 exchange = await self._authorizer.exchange(mirror, url.origin, ask, send, trusted=trusted)
             except Trouble as error:
-                error.elsewhere = url.origin != mirror.url.origin
+                error.elsewhere = not trusted
                 raise
             try:
                 status = exchange.status
@@ -236,12 +248,12 @@ class Remote:
                         method = "GET"
                         await exchange.finish()
                         continue
-                    self._judge(mirror, url, ask, exchange)
+                    self._judge(mirror, url, ask, exchange, trusted=trusted)
                     return exchange
                 following = self._follow(url, exchange)
                 await exchange.finish()
             except Trouble as error:
-                error.elsewhere = url.origin != mirror.url.origin
+                error.elsewhere = not trusted
                 await exchange.aclose()
                 raise
             except BaseException:
@@ -268,14 +280,15 @@ class Remote:
             raise Trouble(Cause.REDIRECT, f"{url} redirects from https to http ({following}), which is refused")
         return following
 
-    def _judge(self, mirror: Mirror, url: Url, ask: Ask, exchange: Exchange) -> None:
+    def _judge(self, mirror: Mirror, url: Url, ask: Ask, exchange: Exchange, *, trusted: bool) -> None:
         """Let an answer through, or raise what it is."""
         status, headers = exchange.status, exchange.headers
-        if status in (404, 410):
+        answered = ask.lenient and 400 <= status < 500 and status not in (407, 408)  # those are about the way
+        if status in (404, 410) and not answered:
             raise NotFound(f"{self.name}: {mirror.url.origin} answers {status} to {ask.method} {url}")
         ranged = "range" in ask.headers
         conditional = "if-none-match" in ask.headers or "if-modified-since" in ask.headers
-        if status == 200 or (status == 206 and ranged) or (status == 304 and conditional):
+        if answered or status == 200 or (status == 206 and ranged) or (status == 304 and conditional):
             coding = (headers.combined("content-encoding") or "identity").strip().lower()
             if coding not in ("identity", ""):
                 raise Trouble(Cause.ENCODED, f"{url} is encoded as {coding[:40]!r}, although identity was asked for")
@@ -284,7 +297,10 @@ class Remote:
         hint = "" if wait is None else f", to be asked again in {wait:.0f} s"
         if status == 401:
             hint = " (credentials are wrong or missing)"
-        raise status_trouble(status, f"{url.origin} answers {status} to {ask.method} {url}{hint}", wait)
+        trouble = status_trouble(status, f"{url.origin} answers {status} to {ask.method} {url}{hint}", wait)
+        if status in (401, 403) and trusted:
+            trouble.challenge = challenge_of(mirror, ask, status, headers)
+        raise trouble
 
     # One request.
 

@@ -90,6 +90,16 @@ class Want:
     scopes: tuple[str, ...]
     credentials: Credentials
 
+    @property
+    def challenge(self) -> Challenge:
+        """The challenge that wants this."""
+        parameters = {"realm": f"{self.realm.origin}{self.realm.target}"}
+        if self.service:
+            parameters["service"] = self.service
+        if self.scopes:
+            parameters["scope"] = " ".join(self.scopes)
+        return Challenge("bearer", parameters)
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -116,10 +126,10 @@ class Tokens:
         try:
             realm = Url.parse(challenge.get("realm"))
         except ValueError as error:
-            raise Trouble(Cause.UNAUTHORIZED, f"{upstream} names no usable token server: {error}") from None
+            raise Trouble(Cause.TOKENS, f"{upstream} names no usable token server: {error}") from None
         home = _at_home(upstream, realm.origin)
         if realm.origin.scheme != "https" and not (upstream.scheme == "http" and home):
-            raise Trouble(Cause.UNAUTHORIZED, f"{upstream} names the token server {realm}, which is not https")
+            raise Trouble(Cause.TOKENS, f"{upstream} names the token server {realm}, which is not https")
         if not home and not credentials.anonymous:
             _log.warning("%s names the token server %s of another domain: it gets no credentials", upstream, realm)
             credentials = ANONYMOUS
@@ -202,7 +212,7 @@ class Tokens:
             who = "refuses an anonymous token" if want.credentials.anonymous else "refuses the configured credentials"
             return Trouble(Cause.UNAUTHORIZED, f"the token server {want.realm} {who} ({status})")
         if status < 400 or status in (404, 405, 410):
-            return Trouble(Cause.UNAUTHORIZED, f"the token server {want.realm} answers {status}")
+            return Trouble(Cause.TOKENS, f"the token server {want.realm} answers {status}")
         return status_trouble(status, f"the token server {want.realm} answers {status}", wait)
 
     def _read(self, want: Want, body: bytes) -> tuple[str, float]:
