@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
@@ -37,6 +37,7 @@ from mxart.store.generation import Generation
 from mxart.store.paths import DataPaths, stores
 from mxart.supervisor import Prepared
 from mxart.upstream.dial import Dialer
+from mxart.via import make_pseudonym
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     sessions = before.sessions if before is not None else Sessions()
     tls = _tls(config, ca, sessions)
     bound = bind_all(config, before.bound if before is not None else ())
-    rates = before.rates if before is not None else RateTable()
-    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, rates=rates)
+    lasting = before.lasting if before is not None else Lasting()
+    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting)
 
 
 def _tls(config: Config, ca: Authority, sessions: Sessions) -> TlsServer:
@@ -106,6 +107,14 @@ class Slots:
         return self.counter.slot(self.number % _GENERATIONS * self.width + worker % self.width)
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What is made once, before the first fork, and is the same in all workers and after every reload."""
+
+    rates: RateTable = field(default_factory=RateTable)
+    pseudonym: str = field(default_factory=make_pseudonym)
+
+
 class Server:
     """A configuration made ready (supervisor.Prepared)."""
 
@@ -120,7 +129,7 @@ class Server:
         *,
         log_to: tuple[LineSink, EventLog],
         slots: Slots,
-        rates: RateTable,
+        lasting: Lasting,
     ) -> None:
         self.config = config
         self.ca = ca
@@ -130,7 +139,7 @@ class Server:
         self.sessions = sessions
         self.sink, self.exchanges = log_to
         self.slots = slots
-        self.rates = rates
+        self.lasting = lasting
         self.metrics = Metrics(series.families(config.repositories), config.workers)
 
     @property
@@ -174,7 +183,14 @@ class _Worker:
         server = self._server
         dialer = Dialer(self._config.upstreams, connect_timeout=self._config.upstreams.connect_seconds)
         dialer.listening(sock.getsockname()[:2] for sock in server.sockets)
-        parts = Parts(self._config, server.trust, self._generation, self._metrics, dialer)
+        parts = Parts(
+            self._config,
+            server.trust,
+            self._generation,
+            self._metrics,
+            dialer,
+            pseudonym=server.lasting.pseudonym,
+        )
         try:
             # Listened to until the end: a second SIGTERM (a service manager tells every process, and so does the
             # supervisor) must not cut the draining short.
@@ -195,7 +211,8 @@ class _Worker:
                 own,
                 self._metrics,
                 server.exchanges,
-                limiter=limiter(limits, server.rates),
+                limiter=limiter(limits, server.lasting.rates),
+                pseudonym=server.lasting.pseudonym,
             )
             gateway = Gateway(
                 handler=gate,

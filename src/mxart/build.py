@@ -83,9 +83,19 @@ def _secret(file: str, place: str) -> str:
 class Parts:
     """Everything that answers requests in one worker. Built in the worker; `start` first, `stop` last."""
 
-    def __init__(self, config: Config, trust: Trust, generation: Generation, metrics: Metrics, dialer: Dialer) -> None:
+    def __init__(
+        self,
+        config: Config,
+        trust: Trust,
+        generation: Generation,
+        metrics: Metrics,
+        dialer: Dialer,
+        *,
+        pseudonym: str = "",
+    ) -> None:
         self._config = config
         self._trust = trust
+        self._pseudonym = pseudonym
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
         self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
@@ -136,6 +146,7 @@ class Parts:
             ),
             concurrency=settings.concurrency,
             observer=self._observer,
+            pseudonym=self._pseudonym,
         )
         self._remotes.append(remote)
 

@@ -163,6 +163,12 @@ class UpstreamTimeout(Problem):
     status = 504
 
 
+class LoopDetected(Problem):
+    """The request has been here before: 508 (RFC 5842 section 7.2)."""
+
+    status = 508
+
+
 class StorageFull(Problem):
     """The disk is full and the bytes could not be kept: 507."""
 

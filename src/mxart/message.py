@@ -120,6 +120,7 @@ class Trace:
     upstream_seconds: float = 0.0
     upstream_requests: int = 0
     notes: list[str] = field(default_factory=list)
+    came_by: tuple[str, ...] = ()  # the instances of this program between the client and us (mxart.via)
     number: int = field(default_factory=_numbers.__next__)  # of the exchange, in this worker
 
     def decided(self, text: str, *values: object) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -16,6 +16,7 @@ from mxart.repos.base import Format
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
+from mxart.via import via
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Remote:
         trace.decided("%s: upstream is asked: %s %s", self.name, ask.method, ask.path)
         started = time.perf_counter()
         try:
-            async with self.upstream.open(ask) as reply:
+            async with self.upstream.open(asked_by(ask, trace)) as reply:
                 yield reply
         finally:
             trace.upstream_seconds += time.perf_counter() - started
@@ -134,6 +135,14 @@ class Tolerant:
     def name(self) -> str:
         """The repository's."""
         return self._name
+
+
+def asked_by(ask: Ask, trace: Trace) -> Ask:
+    """The question with the instances that it came by: whoever finds himself among them says so."""
+    if not trace.came_by:
+        return ask
+    came_by = (("via", via(trace.came_by)),)
+    return replace(ask, headers=ask.headers + came_by)
 
 
 def stale_warning(problem: Problem) -> str:

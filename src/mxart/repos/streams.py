@@ -24,7 +24,7 @@ from mxart.errors import BodyBroken, NotFound, Problem, UpstreamUnavailable
 from mxart.message import Headers, Trace
 from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
-from mxart.repos.remote import Remote
+from mxart.repos.remote import Remote, asked_by
 from mxart.repos.stock import describe
 from mxart.store.base import FileRecord, Joined, Origin, Sink
 
@@ -142,7 +142,7 @@ class Streams:
         with self._claim(blob.path) as claim:
             began = time.perf_counter()
             try:
-                joined = await self._join(blob, claim)
+                joined = await self._join(blob, claim, trace)
             finally:
                 trace.upstream_seconds += time.perf_counter() - began
             try:
@@ -162,12 +162,12 @@ class Streams:
             trace.decided("%s: a download %s", blob.path, "was begun" if joined.started else "under way was joined")
             return self._found(blob, facts, joined.source, joined.source.total)
 
-    async def _join(self, blob: Blob, claim: _Claim) -> Joined:
+    async def _join(self, blob: Blob, claim: _Claim, trace: Trace) -> Joined:
         """Transfers.join, but a refusal counts only if it is our own upstream's."""
         for attempt in range(_ATTEMPTS):
             claim.problem = None
             try:
-                return await self._remote.stock.transfers.join(blob.digest, None, self._ours(blob))
+                return await self._remote.stock.transfers.join(blob.digest, None, self._ours(blob, trace))
             except Problem as problem:
                 if claim.problem is not None:
                     raise
@@ -176,13 +176,13 @@ class Streams:
                     raise UpstreamUnavailable(message, subject=blob.subject, retry_after=5) from problem
         raise AssertionError("unreachable")
 
-    def _ours(self, blob: Blob) -> Origin:
+    def _ours(self, blob: Blob, trace: Trace) -> Origin:
         """An origin that notes, when it is the one chosen, what this repository's upstream says."""
 
         async def origin(sink: Sink) -> None:
             with self._claim(blob.path) as claim:
                 claim.problem = None
-                fetch = self._remote.origin(self._remote.format.ask(blob, "GET"))
+                fetch = self._remote.origin(asked_by(self._remote.format.ask(blob, "GET"), trace))
                 try:
                     await fetch(_Noting(sink, claim))
                 except Problem as problem:
@@ -196,7 +196,7 @@ class Streams:
         remote = self._remote
         with self._claim(blob.path) as claim:
             try:
-                joined = await remote.stock.transfers.join(blob.digest, None, self._ours(blob))
+                joined = await remote.stock.transfers.join(blob.digest, None, self._ours(blob, Trace()))
                 try:
                     size = await _complete(joined.source)
                 finally:

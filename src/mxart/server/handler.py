@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from mxart.body import Body
-from mxart.errors import MxartError, Problem, TooManyRequests, UpstreamFailed
+from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
 from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
@@ -21,6 +21,7 @@ from mxart.server import metrics as series
 from mxart.server.own import OwnPages, page
 from mxart.server.rates import Limiter
 from mxart.server.routes import Routes, ToOwn, ToRepository
+from mxart.via import MAX_HOPS, hops, via
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Gate:
         exchanges: EventLog = SILENT,
         *,
         limiter: Limiter | None = None,
+        pseudonym: str = "",
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -47,10 +49,13 @@ class Gate:
         self._metrics = metrics
         self._exchanges = exchanges
         self._limiter = limiter
+        self._pseudonym = pseudonym
 
     async def handle(self, request: Request) -> Response:
         repository: Repository | None = None
         try:
+            if came_by := hops(request.headers):
+                self._refuse_loop(came_by, request)
             if self._limiter is not None and request.path not in _NEVER_LIMITED:
                 self._limit(self._limiter, request)
             to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
@@ -70,6 +75,19 @@ class Gate:
             log.exception("%s %s failed", request.method, request.path)
             request.trace.notes.append("internal error")
             return self._word(Problem("internal error; the server's log tells more"), repository, request)
+
+    def _refuse_loop(self, came_by: tuple[str, ...], request: Request) -> None:
+        """Raises LoopDetected if the request came from ourselves, or by too many of us."""
+        request.trace.came_by = came_by
+        host = request.authority or request.peer.sni or "this request"
+        if self._pseudonym in came_by:
+            message = f"loop: {host} leads back to this server itself; set upstreams.resolve or nameservers"
+        elif len(came_by) >= MAX_HOPS:
+            message = f"loop: {host} was asked for by {len(came_by)} servers like this one, each for the next"
+        else:
+            return
+        log.warning("%s: %s %s: %s", request.peer.address, request.method, request.path, message)
+        raise LoopDetected(message, headers=(("via", via((self._pseudonym,))),))
 
     def _limit(self, limiter: Limiter, request: Request) -> None:
         """Raises TooManyRequests."""

@@ -92,6 +92,7 @@ _STATUSES = {
     502: Cause.GATEWAY,
     503: Cause.BUSY,
     504: Cause.GATEWAY,
+    508: Cause.LOOP,
 }
 
 
@@ -104,15 +105,14 @@ class Trouble(MxartError):
         self.detail = detail
         self.retry_after = retry_after
         self.elsewhere = False  # behind a redirect: it says nothing about the mirror's own health
-
         # How the server asks for a login that might lift the refusal; None: nobody can tell, or may be told.
         self.challenge: tuple[str, ...] | None = None
+
     @property
     def rule(self) -> Rule:
         """What follows from it."""
         return RULES[self.cause]
 
-    def problem(self, upstream: str) -> Problem:
     @property
     def denied(self) -> bool:
         """Whether it is the upstream's own word that rights are wanting, and not that of something on the way."""
@@ -124,16 +124,17 @@ class Trouble(MxartError):
         other.elsewhere, other.challenge = self.elsewhere, self.challenge
         return other
 
+    def problem(self, upstream: str) -> Problem:
         """The answer it becomes."""
         if self.cause is Cause.RANGE:
             return RangeRefused(f"{upstream}: {self.detail}")
-        retry_after = self.retry_after
         if self.rule.problem is UpstreamDenied:
             if self.challenge is None or self.elsewhere:
                 return UpstreamFailed(f"{upstream}: {self.detail}", retry_after=self.retry_after)
             return UpstreamDenied(
                 f"{upstream}: {self.detail}", challenge=self.challenge, forbidden=self.cause is Cause.FORBIDDEN
             )
+        retry_after = self.retry_after
         if retry_after is None and self.rule.problem is UpstreamUnavailable:
             retry_after = 10.0  # a client without a hint comes back at once
         return self.rule.problem(f"{upstream}: {self.detail}", retry_after=retry_after)

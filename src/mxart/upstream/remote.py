@@ -39,6 +39,7 @@ from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Time
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import ANONYMOUS, Credentials
 from mxart.upstream.url import Url, keeps_credentials, registrable_domain, same_site
+from mxart.via import hops, via
 
 _log = logging.getLogger("mxart.upstream")
 _REDIRECTS = 5
@@ -105,19 +106,21 @@ class Remote:
         concurrency: int = 16,
         observer: Observer = SILENT,
         rng: random.Random | None = None,
+        pseudonym: str = "",
     ) -> None:
         self.name = name
+        self._pseudonym = pseudonym
         self.observer = observer
         self._mirrors = [Mirror.parse(name, text) for text in mirrors]
         if not self._mirrors:
             raise ConfigError(f"repository.{name}: a proxy needs an upstream")
-        self._patience = patience
-        self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
-        self._pool = Pool(dialer, dialer.ways(proxy), tls, timeouts)
         first = self._mirrors[0].url.origin
         self.site = f"{first.scheme}://{registrable_domain(first.host)}"
         # Where a caller's credentials for this upstream may go. The first mirror is the one that they are for.
         self._home = [mirror for mirror in self._mirrors if same_site(first, mirror.url.origin)]
+        self._patience = patience
+        self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
+        self._pool = Pool(dialer, dialer.ways(proxy), tls, timeouts)
         self._authorizer = Authorizer(credentials, self._fetch)
         # Two lines: a page of names does not stand behind gigabytes.
         self._files = Queue(name, concurrency, 64 * concurrency, timeouts.queue)
@@ -146,10 +149,10 @@ class Remote:
     async def _ask(self, ask: Ask) -> tuple[Mirror, Exchange]:
         started = trio.current_time()
         told: list[Trouble] = []
+        candidates = self._home if "authorization" in ask.headers else self._mirrors
         for attempt in range(self._patience.rounds):
             troubles: list[Trouble] = []
             for mirror in sorted(candidates, key=lambda mirror: mirror.text in ask.avoid):
-        candidates = self._home if "authorization" in ask.headers else self._mirrors
                 now = trio.current_time()
                 if (rest := mirror.wait(now)) is not None:
                     troubles.append(self._resting(mirror, rest))
@@ -157,18 +160,18 @@ class Remote:
                 try:
                     return mirror, await self._ask_mirror(mirror, ask)
                 except Trouble as error:
-                    self._note(mirror, error)
-                    troubles.append(error)
-            if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
                     if mirror not in self._home:
                         error.challenge = None  # a login is for the upstream itself, not for whoever mirrors it
-                told = troubles
-            wait = self._wait(troubles, attempt)
+                    self._note(mirror, error)
+                    troubles.append(error)
                 except NotFound:
                     denials = [trouble for trouble in troubles if trouble.denied]
                     if ask.firm and denials:
                         raise self._worst(denials) from None
                     raise
+            if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
+                told = troubles
+            wait = self._wait(troubles, attempt)
             if wait is None or trio.current_time() - started + wait > self._patience.total:
                 break
             _log.debug("%s: asking again in %.2f s (%s)", self.name, wait, troubles[-1].detail)
@@ -294,6 +297,9 @@ class Remote:
                 raise Trouble(Cause.ENCODED, f"{url} is encoded as {coding[:40]!r}, although identity was asked for")
             return
         wait = parse_retry_after(headers.get("retry-after"), time.time())
+        if status == 508 and self._pseudonym in hops(headers):
+            detail = f"loop: {url.origin} leads back to this server; set upstreams.resolve or nameservers"
+            raise Trouble(Cause.LOOP, detail)
         hint = "" if wait is None else f", to be asked again in {wait:.0f} s"
         if status == 401:
             hint = " (credentials are wrong or missing)"
@@ -305,10 +311,12 @@ class Remote:
     # One request.
 
     async def _send(self, url: Url, method: str, ask: Ask, trusted: bool, authorization: str | None) -> Exchange:
-        fields = ask.headers.without("accept-encoding", "host", "user-agent", "authorization")
+        fields = ask.headers.without("accept-encoding", "host", "user-agent", "authorization", "via")
         if not trusted:
             fields = fields.without(*_SECRETS)
         headers = (*fields.items, ("user-agent", f"mxart/{mxart.__version__}"), ("accept-encoding", "identity"))
+        if self._pseudonym:
+            headers = (*headers, ("via", via((*hops(ask.headers), self._pseudonym))))
         if authorization is not None:
             headers = (*headers, ("authorization", authorization))
         return await self._exchange(url, method, headers, b"", bulk=ask.bulk)
@@ -335,6 +343,7 @@ class Remote:
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", f"mxart/{mxart.__version__}"),
+            *((("via", via((self._pseudonym,))),) if self._pseudonym else ()),
         )
         exchange = await self._exchange(url, method, headers, body, bulk=False)
         try:

@@ -34,6 +34,7 @@ _CODES: dict[int, dict[str, str]] = {
     503: {"": "UNAVAILABLE"},
     504: {"": "UNAVAILABLE"},
     507: {"": "UNAVAILABLE"},
+    508: {"": "UNAVAILABLE"},
 }
 
 
