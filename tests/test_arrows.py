@@ -41,6 +41,8 @@ _PURE = (
     "proto/proxy_header.py",
     "proto/h*_head*.py",
     "proto/heads.py",
+    "proto/dns*.py",
+    "server/dns_cache.py",
     "upstream/challenge.py",
     "upstream/url.py",
     "store/paths.py",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import sys
 from typing import cast, get_args
 
@@ -13,7 +11,8 @@ import click
 from mxart import __version__, app
 from mxart.commands.ca import ca
 from mxart.commands.check import check
-from mxart.commands.options import USER_ERROR, Options
+from mxart.commands.dns import dns
+from mxart.commands.options import USER_ERROR, Options, raise_file_limit
 from mxart.commands.setup import setup
 from mxart.errors import ConfigError
 from mxart.logs import Level, configure
@@ -69,12 +68,13 @@ def main(
 
 main.add_command(check)
 main.add_command(ca)
+main.add_command(dns)
 main.add_command(setup)
 
 
 def _serve(options: Options, level: Level) -> int:
     log_to = configure(level)
-    _raise_file_limit()
+    raise_file_limit()
 
     def prepare(previous: Prepared | None) -> Prepared:
         return app.prepare(options.load(), previous, log_to)
@@ -90,12 +90,3 @@ def _serve(options: Options, level: Level) -> int:
     finally:
         log_to[0].flush()
         logging.shutdown()
-
-
-def _raise_file_limit() -> None:
-    """Connections are files: take as many as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Refused where the system's own ceiling was lowered since; then what there is has to do.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 from pathlib import Path
 
 import click
@@ -52,3 +54,12 @@ class Options:
             listen=self._listen,
             tls=self._tls,
         )
+
+
+def raise_file_limit() -> None:
+    """Connections are files: take as many as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Refused where the system's own ceiling was lowered since; then what there is has to do.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

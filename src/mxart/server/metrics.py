@@ -9,6 +9,17 @@ from mxart.metrics import Family, Metrics
 OUTCOMES = ("hit", "miss", "joined", "revalidated", "stale", "local", "negative", "static", "own", "none")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "cut")
 UPSTREAM_RESULTS = ("2xx", "3xx", "4xx", "5xx", "failed")
+DNS_OUTCOMES = (
+    "own",
+    "cached",
+    "forwarded",
+    "stale",
+    "failed",
+    "refused",
+    "stranger",
+    "malformed",
+    "ignored",
+)
 
 EXCHANGES = "mxart_exchanges"
 SENT = "mxart_sent_bytes"
@@ -24,6 +35,8 @@ UPSTREAM_FIRST_BYTE = "mxart_upstream_first_byte_seconds"
 UPSTREAM_REMAINING = "mxart_upstream_ratelimit_remaining"
 LIMITED = "mxart_rate_limited_requests"
 WORKERS = "mxart_workers"
+DNS_QUERIES = "mxart_dns_queries"
+DNS_FORWARD = "mxart_dns_forward_seconds"
 
 
 def families(repositories: Iterable[str]) -> list[Family]:
@@ -68,6 +81,13 @@ def families(repositories: Iterable[str]) -> list[Family]:
         ),
         Family(LIMITED, "counter", "Requests refused because their client sent too many"),
         Family(WORKERS, "gauge", "Worker processes serving"),
+        Family(
+            DNS_QUERIES,
+            "counter",
+            "DNS queries by what became of them; own: a claimed name; stranger: from none of the clients' networks",
+            [("outcome", DNS_OUTCOMES)],
+        ),
+        Family(DNS_FORWARD, "histogram", "From asking the DNS forwarders to the first good answer"),
     ]
 
 
