@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -21,6 +22,7 @@ from mxart.build import Parts, Trust
 from mxart.config import Config
 from mxart.errors import ConfigError
 from mxart.listeners import Bound, bind_all
+from mxart.listeners_dns import BoundDns, bind_dns
 from mxart.logs import EventLog, LineSink
 from mxart.metrics import Metrics
 from mxart.proto.authority import Authority
@@ -38,6 +40,9 @@ from mxart.store.paths import DataPaths, stores
 from mxart.supervisor import Prepared
 from mxart.upstream.dial import Dialer
 from mxart.via import make_pseudonym
+
+if TYPE_CHECKING:
+    from mxart.app_dns import DnsService
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +71,15 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
     sessions = before.sessions if before is not None else Sessions()
     tls = _tls(config, ca, sessions)
-    bound = bind_all(config, before.bound if before is not None else ())
+    dns = bind_dns(config.dns, before.dns if before is not None else None)
+    try:
+        bound = bind_all(config, before.bound if before is not None else ())
+    except ConfigError:
+        if dns is not None and (before is None or dns is not before.dns):
+            dns.close()
+        raise
     lasting = before.lasting if before is not None else Lasting()
-    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting)
+    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns)
 
 
 def _tls(config: Config, ca: Authority, sessions: Sessions) -> TlsServer:
@@ -130,11 +141,13 @@ class Server:
         log_to: tuple[LineSink, EventLog],
         slots: Slots,
         lasting: Lasting,
+        dns: BoundDns | None,
     ) -> None:
         self.config = config
         self.ca = ca
         self.trust = trust
         self.bound = bound
+        self.dns = dns
         self.tls = tls
         self.sessions = sessions
         self.sink, self.exchanges = log_to
@@ -152,7 +165,7 @@ class Server:
 
     @property
     def urls(self) -> list[str]:
-        return [bound.url for bound in self.bound]
+        return [*(bound.url for bound in self.bound), *([self.dns.url] if self.dns is not None else [])]
 
     def release(self, staying: list[Prepared]) -> None:
         kept = {id(sock) for other in staying if isinstance(other, Server) for sock in other.sockets}
@@ -163,7 +176,8 @@ class Server:
     @property
     def sockets(self) -> list[socket.socket]:
         """Every listening socket."""
-        return [sock for bound in self.bound for sock in bound.sockets]
+        dns = self.dns.sockets if self.dns is not None else ()
+        return [*(sock for bound in self.bound for sock in bound.sockets), *dns]
 
     def serve(self, index: int, life: int, ready: Callable[[], None]) -> None:
         self.metrics.for_worker(index)
@@ -234,7 +248,10 @@ class _Worker:
     async def _accept(self, gateway: Gateway, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> float:
         """Serve until told to stop and every connection is done, or the deadline, which is returned, has come."""
         async with trio.open_nursery() as connections:
+            dns = self._dns(connections)
             async with trio.open_nursery() as listeners:
+                if dns is not None:
+                    dns.listen(listeners)
                 for bound in self._server.bound:
                     for sock in bound.sockets:
                         listeners.start_soon(gateway.accept, sock, bound.role, connections)
@@ -245,9 +262,19 @@ class _Worker:
             for sock in self._server.sockets:
                 sock.close()
             gateway.drain()
+            if dns is not None:
+                dns.drain()
             deadline = trio.current_time() + self._config.limits.drain_seconds
             connections.cancel_scope.deadline = deadline
         return deadline
+
+    def _dns(self, connections: trio.Nursery) -> DnsService | None:
+        if self._server.dns is None:
+            return None
+        # dnspython takes a while to import, and most users do not need it.
+        from mxart.app_dns import DnsService  # noqa: PLC0415
+
+        return DnsService(self._config, self._server.dns, self._metrics, connections)
 
     async def _flush_log(self) -> None:
         self._server.sink.gather()
