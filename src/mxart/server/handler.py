@@ -153,7 +153,7 @@ class Gate:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
+    return int(seconds * 100_000 + 0.5) / 100  # round() is five times as dear
 
 
 def plain_problem(problem: Problem) -> Response:

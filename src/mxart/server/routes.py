@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from mxart.errors import BadRequest, MisdirectedRequest, NotFound
@@ -38,6 +39,7 @@ class ToOwn:
     path: str
 
 
+@lru_cache(64)  # clients of a connection say the same each time; what is kept is no more than 64 fields of theirs
 def host_of(authority: str) -> str:
     """The host of a Host field or :authority, in lower case, without port and brackets.
 
@@ -57,7 +59,7 @@ def host_of(authority: str) -> str:
 
 def query_value(query: str, name: str) -> str | None:
     """The first value of a parameter, unescaped."""
-    for item in query.split("&"):
+    for item in query.split("&") if query else ():
         key, _, value = item.partition("=")
         if key == name:
             return unquote(value.replace("+", " "))
