@@ -33,8 +33,9 @@ class World:
         need_root()
         folder.mkdir(parents=True, exist_ok=True)
         hosts, resolv = folder / "hosts", folder / "resolv.conf"
-        hosts.write_text("".join(f"{ip} {name}\n" for name, ip in {"localhost": "127.0.0.1", **names}.items()))
-        resolv.write_text("")  # no nameserver: the C library then asks 127.0.0.1, where nobody answers
+        self._hosts, self._resolv = hosts, resolv
+        self.knows(names)
+        self.asks()
         command = [program("unshare"), "--mount", "--propagation", "private"]
         if network:
             command.append("--net")
@@ -50,6 +51,20 @@ class World:
         if network:
             self.enter.append(f"--net={spaces}/net")
         self.enter.append("--")
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespaces."""
+        return self._holder.pid
+
+    def knows(self, names: Mapping[str, str]) -> None:
+        """Which hosts exist here, with their addresses, from now on."""
+        # Written in place: the mount is of this very file.
+        self._hosts.write_text("".join(f"{ip} {name}\n" for name, ip in {"localhost": "127.0.0.1", **names}.items()))
+
+    def asks(self, *nameservers: str) -> None:
+        """Which nameservers know the other names. None: the C library then asks 127.0.0.1, where nobody answers."""
+        self._resolv.write_text("".join(f"nameserver {address}\n" for address in nameservers))
 
     def mounts(self, below: Path) -> list[str]:
         """What is mounted below a folder, in this world."""
