@@ -137,11 +137,15 @@ def _write(disk: Disk, plan: Plan, *, force: bool, yes: bool) -> None:
     if not changes:
         click.echo("nothing to do: everything is set already")
         return
-    if sys.stdin.isatty() and not yes:
+    if _is_terminal() and not yes:
         click.confirm("Write this?", abort=True)
     for change in changes:
         disk.write(change)
         click.echo(f"wrote {change.path}")
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _server(config: Config, url: str | None, ca: str | None) -> Server:

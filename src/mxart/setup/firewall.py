@@ -11,6 +11,7 @@ user that it runs as.  The file replaces its table in one transaction, and touch
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ def firewall(
     """
     if user in ("root", "0"):
         raise SetupError("as root run Docker, containerd and podman, too: let mxart run as a user of its own")
+    if user and not re.fullmatch(r"[A-Za-z0-9_.-]+\$?", user):
+        raise SetupError(f"{user!r} is not a user's name")
     if user and tproxy:
         raise SetupError("TPROXY takes what other machines send through this one: leave --user or --tproxy out")
     ways = _ways(config)

@@ -104,7 +104,8 @@ def _merge(path: str, above: str, there: MutableMapping[str, Any], wanted: Wante
                 there[key].insert(0, item)
             changed |= bool(missing)
         elif there[key] != value or isinstance(there[key], bool) != isinstance(value, bool):
-            conflicts.append(Conflict(path, place, _unwrapped(there[key]), value))
+            if there[key] != "":  # which is as good as nothing: what generated files say of what is not set
+                conflicts.append(Conflict(path, place, _unwrapped(there[key]), value))
             there[key] = _made(value, there)
             changed = True
     return changed
