@@ -8,9 +8,11 @@ one before or as soon as that failed, and the first that stands wins.  Each prox
 what stands already, for the next station; names behind a proxy are its to resolve, unless the table
 of `upstreams.resolve` knows them.
 
-Two dangers are watched for.  We may sit where DNS sends our clients, so a name may lead back to us: an
-answer that is one of our own listeners is refused as a loop.  And a tunnel's target may be named by a
-stranger's SNI: it never leads to loopback, link-local or ourselves unless the configuration wrote it so.
+Three dangers are watched for.  We may sit where DNS sends our clients, so a name may lead back to us: an
+answer that is one of our own listeners is refused as a loop.  A tunnel's target may be named by a stranger's
+SNI: it never leads to loopback, link-local or ourselves unless the configuration wrote it so.  And an upstream
+may lead us elsewhere, by a redirect or the name of its token server: not into networks that it is not of (see zones).
+Behind a proxy names are the proxy's, and so is the care for where they lead; literal addresses are judged here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import math
 import os
 import socket
 from collections.abc import Collection, Iterable
-from functools import lru_cache
+from dataclasses import dataclass
 
 import trio
 
@@ -32,9 +34,11 @@ from mxart.upstream.failure import Cause, Trouble, reason
 from mxart.upstream.proxies import Proxy, Ways, greet
 from mxart.upstream.resolver import Resolver
 from mxart.upstream.url import is_ip
+from mxart.upstream.zones import Ip, Reach, Zone, plain_ip, reach_of, zone_of
 
 _log = logging.getLogger("mxart.upstream")
 _STAGGER = 0.25
+_OWN = "resolves to this server; set upstreams.resolve or nameservers"
 
 Address = tuple[str, int]
 
@@ -46,9 +50,9 @@ def refuse_reason(address: Address, own_addresses: Collection[Address], explicit
     """
     if explicit:
         return None
-    ip = _unmapped(address[0])
+    ip = plain_ip(address[0])
     if address in own_addresses or (str(ip), address[1]) in own_addresses:
-        return "resolves to this server; set upstreams.resolve or nameservers"
+        return _OWN
     if ip.is_loopback or ip.is_unspecified:
         return "is a loopback address, which a tunnel reaches only where its `to` says so"
     if ip.is_link_local:
@@ -58,12 +62,13 @@ def refuse_reason(address: Address, own_addresses: Collection[Address], explicit
     return None
 
 
-@lru_cache(maxsize=1024)
-def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    return ip
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Why a place is to be dialled, and so what must not be."""
+
+    tunnel: bool = False
+    explicit: bool = False  # of a tunnel: its `to` names this very target
+    reach: Reach = None  # of an upstream: None is one that is configured, else where one has led us
 
 
 class Dialer:
@@ -83,14 +88,27 @@ class Dialer:
         """The ways of a repository with this `proxy`: None inherits, "" is direct. Raises ConfigError."""
         return self._ways.instead(proxy)
 
-    async def connect(self, host: str, port: int, way: tuple[Proxy, ...] = ()) -> trio.socket.SocketType:
-        """A connected socket to a configured upstream (or where it redirects). The caller owns it.
+    async def reach(self, host: str, way: tuple[Proxy, ...] = ()) -> frozenset[Zone]:
+        """Where an upstream may lead us. Raises Trouble if its name has no address."""
+        literal = self._literal(host)
+        if literal is not None:
+            return reach_of([literal])
+        # What a proxy makes of the name is not known here.
+        return reach_of([] if way else await self.resolver.resolve(host))
 
-        Raises Trouble.  Cancellation closes whatever was opened.
+    async def connect(
+        self, host: str, port: int, way: tuple[Proxy, ...] = (), reach: Reach = None
+    ) -> trio.socket.SocketType:
+        """A connected socket to an upstream. The caller owns it.
+
+        `reach` is None for one that is configured; for a place that an upstream has named, what `reach` says of
+        that upstream.  Raises Trouble.  Cancellation closes whatever was opened.
         """
+        if reach is not None and (self.resolver.fixed(host) is not None or self._ways.named(host) is not None):
+            reach = None  # the configuration names it, too
         try:
             with trio.fail_after(self._timeout):
-                return await self._connect(host, port, way, tunnel=False, explicit=False)
+                return await self._connect(host, port, way, _Wish(reach=reach))
         except trio.TooSlowError:
             through = f" through {', '.join(map(str, way))}" if way else ""
             raise Trouble(
@@ -105,23 +123,22 @@ class Dialer:
         """
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._timeout):
-                return await self._connect(host, port, self._ways.to(host), tunnel=True, explicit=explicit)
+                return await self._connect(host, port, self._ways.to(host), _Wish(tunnel=True, explicit=explicit))
             raise Trouble(Cause.CONNECT_TIMEOUT, f"connecting took longer than {self._timeout:g} s")
         except Trouble as error:
             if error.cause is Cause.LOOP:
                 raise Forbidden(f"tunnel to {host}:{port}: {error.detail}") from None
             raise error.problem(f"tunnel to {host}:{port}") from None
 
-    async def _connect(
-        self, host: str, port: int, way: tuple[Proxy, ...], *, tunnel: bool, explicit: bool
-    ) -> trio.socket.SocketType:
+    async def _connect(self, host: str, port: int, way: tuple[Proxy, ...], wish: _Wish) -> trio.socket.SocketType:
         if not way:
-            addresses = await self._allowed(host, port, tunnel=tunnel, explicit=explicit)
+            addresses = self._judge(host, await self.resolver.resolve(host), port, wish)
             _log.debug("dialling %s:%d at %s", host, port, ", ".join(addresses))
             return await _first_of(addresses, port, host)
         fixed = self.resolver.fixed(host)
-        if tunnel and is_ip(fixed or host):
-            self._judge(host, [fixed or host], port, tunnel=tunnel, explicit=explicit)
+        literal = self._literal(host)
+        if literal is not None and (wish.tunnel or wish.reach is not None):
+            self._judge(host, [literal], port, wish)
         stations = [(proxy.host, proxy.port) for proxy in way[1:]] + [(fixed or host, port)]
         nearest = way[0]
         _log.debug("dialling %s:%d through %s", host, port, ", ".join(map(str, way)))
@@ -140,43 +157,56 @@ class Dialer:
             raise
         return sock
 
-    async def _allowed(self, host: str, port: int, *, tunnel: bool, explicit: bool) -> list[str]:
-        addresses = await self.resolver.resolve(host)
-        return self._judge(host, addresses, port, tunnel=tunnel, explicit=explicit)
+    def _literal(self, host: str) -> str | None:
+        """The address that a host is, whoever resolves it; None if that is not known."""
+        address = self.resolver.fixed(host) or host
+        if is_ip(address):
+            return address
+        name = host.lower().rstrip(".")
+        return "127.0.0.1" if name == "localhost" or name.endswith(".localhost") else None  # RFC 6761 section 6.3
 
-    def _judge(self, host: str, addresses: list[str], port: int, *, tunnel: bool, explicit: bool) -> list[str]:
-        if tunnel and explicit:
+    def _judge(self, host: str, addresses: list[str], port: int, wish: _Wish) -> list[str]:
+        """The addresses that may be dialled. Raises Trouble if there are none."""
+        if wish.tunnel and wish.explicit:
             return addresses  # the configuration names this very target, and means it
         allowed: list[str] = []
-        why = ""
+        refused: tuple[Cause, str] | None = None
         for address in addresses:
             own = {(address, port)} if self._is_own(address, port) else set()
-            if tunnel:
-                refusal = refuse_reason((address, port), own, explicit)
-            elif own and not is_ip(host) and host != "localhost":
-                refusal = "resolves to this server; set upstreams.resolve or nameservers"
-            else:
-                refusal = None
+            cause, refusal = Cause.LOOP, None
+            if wish.tunnel:
+                refusal = refuse_reason((address, port), own, wish.explicit)
+            elif own and (wish.reach is not None or (not is_ip(host) and host != "localhost")):
+                refusal = _OWN
+            elif wish.reach is not None and zone_of(address) not in wish.reach:
+                cause = Cause.REDIRECT
+                refusal = (
+                    f"is {zone_of(address).value}, where an upstream outside must not lead us; "
+                    "if that is meant, name it in upstreams.resolve or upstreams.proxy_for"
+                )
+                _log.warning(
+                    "an upstream leads to %s (%s), which is %s: refused", host, address, zone_of(address).value
+                )
             if refusal is None:
                 allowed.append(address)
             else:
-                why = f"{host} ({address}) {refusal}"
-        if not allowed:
-            raise Trouble(Cause.LOOP, f"loop: {why}" if "this server" in why else why)
+                refused = cause, f"{'loop: ' if refusal == _OWN else ''}{host} ({address}) {refusal}"
+        if not allowed and refused is not None:
+            raise Trouble(*refused)
         return allowed
 
     def _is_own(self, address: str, port: int) -> bool:
-        ip = _unmapped(address)
+        ip = plain_ip(address)
         for own, own_port in self._own:
             if own_port != port:
                 continue
-            listener = _unmapped(own)
+            listener = plain_ip(own)
             if listener == ip or (listener.is_unspecified and _is_local(ip)):
                 return True
         return False
 
 
-def _is_local(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_local(ip: Ip) -> bool:
     """Whether an address is one of this machine's: only then can a socket be bound to it (ip(7))."""
     if ip.is_loopback:
         return True

@@ -19,6 +19,7 @@ from mxart.message import Headers
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, trouble_of
 from mxart.upstream.url import Origin
 from mxart.upstream.wires import RECEIVE_BYTES, Wire
+from mxart.upstream.zones import Reach
 
 _HEAD_BYTES = 65536
 _FIRST_BYTES = 16384  # a head, and the whole of a small answer
@@ -35,9 +36,10 @@ class _Framing(Enum):
 class Http1Connection:
     """One exchange at a time. Owns its wire. Raises Trouble, and is of no use after that, nor after a cancellation."""
 
-    def __init__(self, wire: Wire, origin: Origin) -> None:
+    def __init__(self, wire: Wire, origin: Origin, reach: Reach = None) -> None:
         self._wire = wire
         self.origin = origin
+        self.reach = reach  # with which it was dialled
         self._h11 = h11.Connection(h11.CLIENT)
         self._framing = _Framing.DONE
         self._rest = b""  # of the body, that came with the head

@@ -21,6 +21,7 @@ from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin
 from mxart.upstream.wires import PlainWire, TlsWire, Wire
+from mxart.upstream.zones import Reach, Zone
 
 _log = logging.getLogger("mxart.upstream")
 _IDLE_SECONDS = 30.0  # less than what servers wait before they close
@@ -84,7 +85,7 @@ class Pool:
         self._tls = tls
         self.timeouts = timeouts
         self._idle: list[Http1Connection] = []  # the longest idle first
-        self._shared: dict[Origin, Http2Connection] = {}
+        self._shared: dict[tuple[Origin, Reach], Http2Connection] = {}
         self._h2_only: set[Origin] = set()  # they refuse HTTP/1.1 by ALPN
 
     async def ask(
@@ -96,16 +97,19 @@ class Pool:
         *,
         body: bytes = b"",
         bulk: bool = False,
+        reach: Reach = None,
     ) -> Exchange:
         """Send a request to a server and return when the head of the answer is there.
 
-        `bulk` wants a connection of its own (HTTP/1.1).  Raises Trouble.  Cancellation closes the connection.
+        `bulk` wants a connection of its own (HTTP/1.1).  `reach` is as Dialer.connect wants it.
+
+        Raises Trouble.  Cancellation closes the connection.
         """
         self.sweep()
         while True:
-            channel, used = self._kept(origin, bulk)
+            channel, used = self._kept(origin, bulk, reach)
             if channel is None:
-                channel = await self._open(origin, bulk)
+                channel = await self._open(origin, bulk, reach)
             try:
                 with trio.fail_after(self.timeouts.first_byte):
                     status, found = await channel.ask(method, target, headers, body)
@@ -124,13 +128,17 @@ class Pool:
                 raise
             return Exchange(self, channel, status, found)
 
-    def _kept(self, origin: Origin, bulk: bool) -> tuple[Http1Connection | Http2Stream | None, bool]:
+    async def reach(self, origin: Origin) -> frozenset[Zone]:
+        """Where a server may lead us. Raises Trouble."""
+        return await self._dialer.reach(origin.host, self._ways.to(origin.host))
+
+    def _kept(self, origin: Origin, bulk: bool, reach: Reach) -> tuple[Http1Connection | Http2Stream | None, bool]:
         if not bulk or origin in self._h2_only:
-            shared = self._shared.get(origin)
+            shared = self._shared.get((origin, reach))
             if shared is not None and shared.available:
                 return shared.stream(), True
         for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].origin == origin:
+            if self._idle[index].origin == origin and self._idle[index].reach == reach:
                 connection = self._idle.pop(index)
                 if connection.stale:
                     connection.close()
@@ -138,11 +146,11 @@ class Pool:
                 return connection, True
         return None, False
 
-    async def _open(self, origin: Origin, bulk: bool) -> Http1Connection | Http2Stream:
-        sock = await self._dialer.connect(origin.host, origin.port, self._ways.to(origin.host))
+    async def _open(self, origin: Origin, bulk: bool, reach: Reach) -> Http1Connection | Http2Stream:
+        sock = await self._dialer.connect(origin.host, origin.port, self._ways.to(origin.host), reach)
         wire: Wire = PlainWire(sock)
         if origin.scheme == "http":
-            return Http1Connection(wire, origin)
+            return Http1Connection(wire, origin, reach)
         if self._tls is None:
             self._tls = ClientTls()
         wanted = bulk and origin not in self._h2_only
@@ -160,7 +168,7 @@ class Pool:
             # The alert of RFC 7301 section 3.2. Python gives it no code and not always a reason, only a text.
             if wanted and "no application protocol" in str(error).replace("_", " ").lower():
                 self._h2_only.add(origin)
-                return await self._open(origin, bulk)
+                return await self._open(origin, bulk, reach)
             raise trouble_of(error, str(origin)) from None
         except (*FOREIGN, ValueError) as error:
             wire.close()
@@ -169,16 +177,16 @@ class Pool:
             wire.close()
             raise
         if secured.alpn != "h2":
-            return Http1Connection(secured, origin)
+            return Http1Connection(secured, origin, reach)
         connection = Http2Connection(secured, origin)
         try:
             await connection.start()
         except BaseException:
             connection.close()
             raise
-        known = self._shared.get(origin)
+        known = self._shared.get((origin, reach))
         if known is None or not known.available:
-            self._shared[origin] = connection
+            self._shared[origin, reach] = connection
             if known is not None:
                 known.retired = True
                 known.close_if_done()
@@ -216,9 +224,9 @@ class Pool:
             else:
                 kept.append(connection)
         self._idle = kept
-        for origin, shared in list(self._shared.items()):
+        for place, shared in list(self._shared.items()):
             if not shared.users and (shared.expires <= now or not shared.available):
-                del self._shared[origin]
+                del self._shared[place]
                 shared.close()
 
     def close(self) -> None:

@@ -93,14 +93,19 @@ class Ways:
 
     def to(self, host: str) -> tuple[Proxy, ...]:
         """The chain to a host's name or address, the nearest proxy first; empty: direct."""
+        found = self.named(host)
+        return self._otherwise if found is None else found
+
+    def named(self, host: str) -> tuple[Proxy, ...] | None:
+        """What is said of this very host; None: nothing."""
         if not self._by_host:
-            return self._otherwise
+            return None
         rest = host.lower().rstrip(".")
         found = self._by_host.get(rest)
         while found is None and "." in rest:
             rest = rest.partition(".")[2]
             found = self._by_host.get(f"*.{rest}")
-        return self._otherwise if found is None else found
+        return found
 
 
 async def greet(proxy: Proxy, sock: trio.socket.SocketType, host: str, port: int) -> None:

@@ -39,6 +39,7 @@ from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Time
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import ANONYMOUS, Credentials
 from mxart.upstream.url import Url, keeps_credentials, registrable_domain, same_site
+from mxart.upstream.zones import Reach, Zone
 from mxart.via import hops, via
 
 _log = logging.getLogger("mxart.upstream")
@@ -235,10 +236,11 @@ class Remote:
         url = mirror.url.child(ask.path)
         seen = {url}
         trusted = True
+        reach: Reach = None
         method = ask.method
         while True:
             try:
-                send = partial(self._send, url, method, ask, trusted)
+                send = partial(self._send, url, method, ask, trusted, reach)
                 exchange = await self._authorizer.exchange(mirror, url.origin, ask, send, trusted=trusted)
             except Trouble as error:
                 error.elsewhere = not trusted
@@ -268,8 +270,18 @@ class Remote:
                 raise Trouble(Cause.REDIRECT, f"{mirror.url.origin} redirects more than {_REDIRECTS} times")
             seen.add(following)
             trusted = trusted and keeps_credentials(url.origin, following.origin)
+            reach = await self._reach(following, mirror)
             _log.debug("%s: %s redirects to %s", self.name, url, following)
             url = following
+
+    async def _reach(self, url: Url, *by: Mirror) -> Reach:
+        """What may be dialled for a URL that one of these mirrors named. Raises Trouble."""
+        if any(url.origin.host == mirror.url.origin.host for mirror in self._mirrors):
+            return None
+        reach: frozenset[Zone] = frozenset()
+        for mirror in by:
+            reach |= await self._pool.reach(mirror.url.origin)
+        return reach
 
     def _follow(self, url: Url, exchange: Exchange) -> Url:
         location = exchange.headers.get("location")
@@ -310,7 +322,9 @@ class Remote:
 
     # One request.
 
-    async def _send(self, url: Url, method: str, ask: Ask, trusted: bool, authorization: str | None) -> Exchange:
+    async def _send(
+        self, url: Url, method: str, ask: Ask, trusted: bool, reach: Reach, authorization: str | None
+    ) -> Exchange:
         fields = ask.headers.without("accept-encoding", "host", "user-agent", "authorization", "via")
         if not trusted:
             fields = fields.without(*_SECRETS)
@@ -319,13 +333,13 @@ class Remote:
             headers = (*headers, ("via", via((*hops(ask.headers), self._pseudonym))))
         if authorization is not None:
             headers = (*headers, ("authorization", authorization))
-        return await self._exchange(url, method, headers, b"", bulk=ask.bulk)
+        return await self._exchange(url, method, headers, b"", bulk=ask.bulk, reach=reach)
 
     async def _exchange(
-        self, url: Url, method: str, headers: tuple[tuple[str, str], ...], body: bytes, *, bulk: bool
+        self, url: Url, method: str, headers: tuple[tuple[str, str], ...], body: bytes, *, bulk: bool, reach: Reach
     ) -> Exchange:
         started = trio.current_time()
-        exchange = await self._pool.ask(method, url.origin, url.target, headers, body=body, bulk=bulk)
+        exchange = await self._pool.ask(method, url.origin, url.target, headers, body=body, bulk=bulk, reach=reach)
         seconds = trio.current_time() - started
         self.observer.answered(self.name, exchange.status, seconds)
         _log.debug("%s: %s %s: %d in %.3f s", self.name, method, url, exchange.status, seconds)
@@ -345,7 +359,8 @@ class Remote:
             ("user-agent", f"mxart/{mxart.__version__}"),
             *((("via", via((self._pseudonym,))),) if self._pseudonym else ()),
         )
-        exchange = await self._exchange(url, method, headers, body, bulk=False)
+        reach = await self._reach(url, *self._mirrors)
+        exchange = await self._exchange(url, method, headers, body, bulk=False, reach=reach)
         try:
             data = await exchange.read(max_bytes)
         finally:
