@@ -47,10 +47,11 @@ from h2.exceptions import ProtocolError
 from mxart.errors import Disconnected
 from mxart.message import Handler
 from mxart.proto.http1 import Draining
+from mxart.proto.http2_events import Left, Opened
 from mxart.proto.http2_exchanges import Exchanges, Http2Limits
 from mxart.proto.http2_output import BATCH
 from mxart.proto.http2_stream import Stream
-from mxart.proto.http2_wire import Left, Opened, Wire
+from mxart.proto.http2_wire import Wire
 from mxart.proto.transport import Transport
 
 __all__ = ["Http2Limits", "serve_http2"]
@@ -169,6 +170,7 @@ class _Connection:
         """
         if scope.cancel_called:
             return
+        now = trio.current_time()
         while not self._closing:
             for event in self._events:
                 if isinstance(event, Opened):
@@ -176,7 +178,7 @@ class _Connection:
                         return
                 else:
                     self._take(event)
-            self._flush()
+            self._flush(now)
             while self._wire.pending > _BACKLOG:
                 self._drained = trio.Event()
                 await self._drained.wait()
@@ -226,7 +228,7 @@ class _Connection:
         """
         while not self._lost:
             rest, self._rest = self._rest, b""
-            batch = rest or self._next_batch()
+            batch = rest or self._next_batch(trio.current_time())
             if batch:
                 try:
                     await self._transport.send_all(batch)
@@ -245,11 +247,11 @@ class _Connection:
                 self._wake = None
         return False
 
-    def _flush(self) -> None:
+    def _flush(self, now: float) -> None:
         """Send one batch, if the writer is idle and the kernel takes it; otherwise the writer will."""
         if self._wake is None or self._wake.is_set():
             return
-        batch = self._next_batch()
+        batch = self._next_batch(now)
         if not batch:
             return
         try:
@@ -264,8 +266,7 @@ class _Connection:
             self._wake.set()  # there is more
         self._was_sent()
 
-    def _next_batch(self) -> bytearray:
-        now = trio.current_time()
+    def _next_batch(self, now: float) -> bytearray:
         batch = self._output.fill(now)
         if self._output.starving:
             self._look_by(now + self._limits.progress_seconds)

@@ -19,10 +19,11 @@ from h2.events import DataReceived, StreamReset
 from mxart.errors import BodyBroken, Disconnected
 from mxart.message import NO_BODY, Handler, Peer, Request, Response, Sent
 from mxart.proto.blocking import noticing
+from mxart.proto.http2_events import Opened
 from mxart.proto.http2_head import Head, Refused
 from mxart.proto.http2_output import Output
 from mxart.proto.http2_stream import Incoming, Stream, body_length
-from mxart.proto.http2_wire import Opened, Wire
+from mxart.proto.http2_wire import Wire
 
 log = logging.getLogger(__name__)
 

@@ -50,6 +50,8 @@ ALLOWANCES: dict[Cost, Allowance] = {
     Cost.IDLE: Allowance(2000, 100),
 }
 
+_BURSTS = tuple(ALLOWANCES[cost].burst for cost in Cost)
+
 
 class FloodMeter:
     """The allowances of one connection. Times are seconds of any one clock."""
@@ -87,6 +89,6 @@ class FloodMeter:
         self._earn(Cost.PING, count / 16384)
 
     def _earn(self, cost: Cost, amount: float) -> None:
-        burst = ALLOWANCES[cost].burst
-        left = self._left[cost] + amount
-        self._left[cost] = min(left, burst)
+        left = self._left[cost]
+        if left < _BURSTS[cost]:  # a client that behaves has all of it
+            self._left[cost] = min(left + amount, _BURSTS[cost])

@@ -46,7 +46,8 @@ class FrameCutter:
         self._header_bytes = header_bytes
         self._max_frame = max_frame
         self._now = now
-        self._buffer = bytearray()
+        self._data = b""
+        self._at = 0  # up to where it was cut
         self._preface = PREFACE
         self._greeted = False
         self._block_bytes = 0
@@ -61,21 +62,23 @@ class FrameCutter:
                 raise ProtocolError("this is no HTTP/2 client: wrong preface")
             self._preface = self._preface[count:]
             data = data[count:]
-        self._buffer += data
+        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        self._at = 0
 
     def cut(self) -> RawFrame | None:
         """The next frame; None when it is not whole yet. Raises ProtocolError."""
-        data = self._buffer
-        if len(data) < 9:
+        data, start = self._data, self._at + 9
+        if len(data) < start:
             return None
-        high, low, kind, flags, stream_id = HEAD.unpack_from(data)
+        high, low, kind, flags, stream_id = HEAD.unpack_from(data, self._at)
         length = high << 16 | low
         if length > self._max_frame:
             raise FrameTooLargeError(f"a frame of {length} bytes")
-        if len(data) < 9 + length:
+        end = start + length
+        if len(data) < end:
             return None
-        payload = bytes(data[9 : 9 + length])
-        del data[: 9 + length]
+        self._at = end
+        payload = data[start:end]
         # The ordinary request is one HEADERS frame, and costs nothing.
         if kind != HEADERS or self.in_block or not self._greeted or not length or not flags & END_HEADERS:
             self._charge_frame(kind, flags, length)

@@ -17,9 +17,10 @@ from time import time
 
 from mxart.body import Body
 from mxart.errors import BodyBroken
+from mxart.proto.http2_events import Answer
 from mxart.proto.http2_head import DateClock
 from mxart.proto.http2_stream import Outgoing, Sending, Stream
-from mxart.proto.http2_wire import Answer, Wire
+from mxart.proto.http2_wire import Wire
 
 BATCH = 32 << 10  # bytes that are read and framed before they are sent
 _FRAME = 16 << 10  # the share of one turn, however large the peer lets frames be
@@ -148,8 +149,10 @@ class Output:
         if (
             len(segments) == 1
             and isinstance(first, bytes)
-            and len(first) <= min(wire.max_outbound_frame_size, _FRAME, wire.outbound_flow_control_window)
-            and len(first) <= wire.window(stream_id)
+            and (size := len(first)) <= _FRAME
+            and size <= wire.outbound_flow_control_window
+            and size <= wire.window(stream_id)
+            and size <= wire.max_outbound_frame_size
             and wire.pending < BATCH
         ):
             return first

@@ -21,8 +21,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
@@ -43,8 +41,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from mxart.message import Headers
 from mxart.proto.hpack_memo import BlockReader, BlockWriter
+from mxart.proto.http2_events import Answer, Left, Opened
 from mxart.proto.http2_flood import Cost
 from mxart.proto.http2_frames import (
     CONTINUATION,
@@ -58,7 +56,7 @@ from mxart.proto.http2_frames import (
     FrameCutter,
     RawFrame,
 )
-from mxart.proto.http2_head import Fields, Head, Malformed, Refused, judge_trailers, read_head, response_fields
+from mxart.proto.http2_head import Fields, Head, Malformed, Refused, judge_trailers, read_head
 
 # Bytes of requests' bodies that wait for their handlers: of a stream, and of a connection.  They are all that a
 # connection can make us hold.  Streams whose handlers keep up get more: over a long way the window is the speed.
@@ -71,35 +69,6 @@ class CompressionError(ProtocolError):
     """A header block cannot be decoded; the tables have parted for good (RFC 9113 section 4.3)."""
 
     error_code = ErrorCodes.COMPRESSION_ERROR
-
-
-@dataclass(slots=True)
-class Opened(Event):
-    """A request began. `ended`: and is whole."""
-
-    stream_id: int
-    head: Head | Refused
-    ended: bool
-
-
-@dataclass(slots=True)
-class Left(Event):
-    """The peer sent GOAWAY: it will open no more streams."""
-
-    error_code: int
-
-
-class Answer(NamedTuple):
-    """The head of an answer: what it says, and as which it is remembered."""
-
-    status: int
-    headers: Headers
-    length: int | None  # Content-Length
-    date: str
-
-    def fields(self) -> Fields:
-        """As they are sent. Raises ValueError."""
-        return response_fields(self.status, self.headers, self.length, self.date)
 
 
 class Wire(H2Connection):
@@ -124,6 +93,7 @@ class Wire(H2Connection):
         self._cutter = FrameCutter(header_bytes, self.max_inbound_frame_size, now)
         self.meter = self._cutter.meter
         self._wide = False
+        self._first_window = self.remote_settings.initial_window_size  # of a stream, for what we send
         self._most_streams = streams
         self._closed_streams: OrderedDict[int, StreamClosedBy | None] = OrderedDict()
         self.incoming_buffer = FrameBuffer(server=False)  # the preface is taken off here
@@ -211,14 +181,15 @@ class Wire(H2Connection):
             raise Flooded(str(error)) from error
         except HPACKError as error:
             raise CompressionError(str(error)) from error
-        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if self.state_machine.state is not ConnectionState.SERVER_OPEN:  # where it would stay
+            self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         if stream_id <= self.highest_inbound_stream_id and stream_id in self._closed_streams:
             if self._closed_streams[stream_id] in _RESETS:
                 self.charge(Cost.IDLE)
                 return []  # trailers of a stream that was reset meanwhile
             raise StreamClosedError(stream_id)
         crowded = len(self.streams) >= self._most_streams
-        machine = self._begin_new_stream(stream_id, AllowedStreamIDs.ODD).state_machine
+        machine = self._begin(stream_id).state_machine
         if ended:
             short_request(machine)
         else:
@@ -233,6 +204,16 @@ class Wire(H2Connection):
                 return self._reset_by_us(stream_id)  # a body was announced and none came
             case _:
                 return [Opened(stream_id, head, ended)]
+
+    def _begin(self, stream_id: int) -> H2Stream:
+        """`_begin_new_stream` for the client's next stream; a test holds it against h2's own."""
+        if stream_id <= self.highest_inbound_stream_id or not stream_id & 1:
+            return self._begin_new_stream(stream_id, AllowedStreamIDs.ODD)  # which says what is wrong
+        stream = H2Stream(stream_id, self.config, STREAM_WINDOW, self._first_window)
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        self.streams[stream_id] = stream
+        self.highest_inbound_stream_id = stream_id
+        return stream
 
     def _judge(self, fields: Fields) -> Head | Malformed | Refused:
         return read_head(fields, self._header_bytes)
@@ -252,7 +233,9 @@ class Wire(H2Connection):
     def _receive_settings_frame(self, frame: SettingsFrame) -> tuple[list[Frame], list[Event]]:
         """Unknown settings are ignored (RFC 9113 section 6.5.2); h2 would keep every one of 65536."""
         frame.settings = {setting: value for setting, value in frame.settings.items() if setting in _KNOWN_SETTINGS}
-        return super()._receive_settings_frame(frame)
+        result = super()._receive_settings_frame(frame)
+        self._first_window = self.remote_settings.initial_window_size
+        return result
 
     def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
         if frame.stream_id > self.highest_inbound_stream_id or frame.stream_id % 2 == 0:

@@ -163,7 +163,7 @@ class TlsTransport:
         deadline: float | None = None
         if self._short >= _SHORT_IN_A_ROW:
             # Nothing is left in OpenSSL, so the kernel tells of whatever comes: no try is needed, and it would be vain.
-            deadline = trio.current_time() + seconds
+            deadline = math.inf if seconds == math.inf else trio.current_time() + seconds
             if not await self._wait(self._readable, deadline):
                 raise Disconnected(f"the peer sent nothing for {seconds:g} s")
         else:
