@@ -30,6 +30,7 @@ log = logging.getLogger("mxart.dns")
 _FLIGHTS = 256  # questions under way; each may hold some sockets
 _WAITING = 2048  # clients that wait for one of them
 _OF_ONE = 512  # of these, for one client's address
+_PATIENCE = TOTAL_SECONDS + 0.1  # so that the flight's own end comes first
 _STALE_AFTER = 1.8  # seconds that a client waits before it is given a stale answer (RFC 8767 section 5)
 _LOG_SECONDS = 60.0
 _STRANGERS = 50  # strangers answered in a second: enough to be told, too few to be a weapon
@@ -174,7 +175,7 @@ class Responder:
         self._waiting[client] += 1
         self._waiting_total += 1
         try:
-            with trio.move_on_after(TOTAL_SECONDS if waiting.stale is None else _STALE_AFTER):
+            with trio.move_on_after(_PATIENCE if waiting.stale is None else _STALE_AFTER):
                 await flight.done.wait()
         finally:
             self._waiting_total -= 1
