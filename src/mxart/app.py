@@ -225,6 +225,7 @@ class _Worker:
                 own,
                 self._metrics,
                 server.exchanges,
+                indexes=parts.indexes,
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
             )

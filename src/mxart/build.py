@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 from mxart.repos.stock import Memory, Stock
+from mxart.server.index import Index
 from mxart.server.metrics import UpstreamObserver
 from mxart.server.routes import Mount, Routes
 from mxart.store.base import Origin
@@ -106,8 +107,9 @@ class Parts:
         self._remotes: list[Remote] = []
         self.dialer = dialer
         self.repositories: dict[str, Repository] = {}
+        self.indexes: dict[str, Index] = {}
         self.routes = Routes(
-            Mount(name, settings.format, settings.hosts, settings.path)
+            Mount(name, settings.format, settings.hosts, settings.path, index=bool(settings.index))
             for name, settings in config.repositories.items()
         )
 
@@ -131,24 +133,12 @@ class Parts:
         )
         if settings.kind == "local":
             return Local(name, _format(settings), stock)
-        upstreams = self._config.upstreams
-        remote = Remote(
-            name,
-            settings.upstreams,
-            self.dialer,
-            proxy=settings.proxy,
-            tls=self._trust.tls[name],
-            credentials=self._trust.credentials[name],
-            timeouts=Timeouts(
-                connect=upstreams.connect_seconds,
-                first_byte=upstreams.first_byte_seconds,
-                idle=upstreams.idle_seconds,
-            ),
-            concurrency=settings.concurrency,
-            observer=self._observer,
-            pseudonym=self._pseudonym,
-        )
-        self._remotes.append(remote)
+        remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
+        if settings.index:
+            index = self._remote(name, settings, (settings.index,), Credentials())
+            # A caller's credentials are for the upstream and for nobody else.
+            relays = settings.relay != "never" and index.site == remote.site
+            self.indexes[name] = Index(index, relays=relays, offline=settings.offline)
 
         def origin(ask: Ask) -> Origin:
             return Download(remote, ask)
@@ -160,8 +150,34 @@ class Parts:
             stock,
             nursery=nursery,
             origin=origin,
-            rules=Rules(ttl=settings.ttl, negative_ttl=settings.negative_ttl, offline=settings.offline),
+            rules=Rules(
+                ttl=settings.ttl,
+                negative_ttl=settings.negative_ttl,
+                offline=settings.offline,
+                relay=settings.relay,
+            ),
         )
+
+    def _remote(self, name: str, settings: Settings, mirrors: Sequence[str], credentials: Credentials) -> Remote:
+        upstreams = self._config.upstreams
+        remote = Remote(
+            name,
+            mirrors,
+            self.dialer,
+            proxy=settings.proxy,
+            tls=self._trust.tls[name],
+            credentials=credentials,
+            timeouts=Timeouts(
+                connect=upstreams.connect_seconds,
+                first_byte=upstreams.first_byte_seconds,
+                idle=upstreams.idle_seconds,
+            ),
+            concurrency=settings.concurrency,
+            observer=self._observer,
+            pseudonym=self._pseudonym,
+        )
+        self._remotes.append(remote)
+        return remote
 
     def sweep(self) -> None:
         """Close upstream connections that nobody uses any more. Now and then; cheap."""

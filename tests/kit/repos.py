@@ -295,6 +295,7 @@ class FakeUpstream:
     """A registry that remembers what it was asked. `trouble` answers everything with one Problem."""
 
     name = "registry.example"
+    site = "https://registry.example"
 
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}

@@ -20,7 +20,7 @@ from mxart.message import Headers, Peer, Request, Response, Sent, Trace
 from mxart.metrics import Metrics
 from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.plain import PlainTransport
-from mxart.repos.base import File, Found, Listed, Listing
+from mxart.repos.base import NOBODY, Caller, File, Found, Listed, Listing
 from mxart.repos.oci.format import Oci
 from mxart.server.handler import Gate, plain_problem
 from mxart.server.metrics import families
@@ -37,13 +37,17 @@ class Fake:
 
     def __init__(self, answer: Found | BaseException | None = None) -> None:
         self.name = "r"
+        self.site = ""
         self.format = FORMAT
         self._answer = answer
 
     def owns(self, package: str) -> bool:
         return False
 
-    async def file(self, operation: File, trace: Trace) -> Found:
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        pass
+
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         trace.outcome = "hit"
         if isinstance(self._answer, Found):
             return self._answer
@@ -52,7 +56,7 @@ class Fake:
         assert isinstance(self._answer, BaseException)
         raise self._answer
 
-    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         raise AssertionError
 
 

@@ -8,34 +8,35 @@ from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Request, Response
-from mxart.repos.base import Blob, Document, File, Found, Listing, Operation, Repository, Static
+from mxart.repos.base import NOBODY, Blob, Caller, Document, File, Found, Listing, Operation, Repository, Static
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
 
-async def answer(repository: Repository, operation: Operation, request: Request) -> Response:
+async def answer(repository: Repository, operation: Operation, request: Request, caller: Caller = NOBODY) -> Response:
     """The response to a parsed request. Raises Problems, to be worded by the repository's format.
 
     Cancelled: nothing stays open, and a download that has begun goes on.
     """
     if isinstance(operation, Static):
+        await repository.admit(caller, request.trace)
         request.trace.outcome = "static"
         return operation.response
     try:
-        return await _ask(repository, operation, request)
+        return await _ask(repository, operation, request, caller)
     except Problem as problem:
         # Upstream does not know the format's word for what it was asked for.
         problem.subject = problem.subject or operation.subject
         raise
 
 
-async def _ask(repository: Repository, operation: File | Listing, request: Request) -> Response:
+async def _ask(repository: Repository, operation: File | Listing, request: Request, caller: Caller) -> Response:
     match operation:
         case Document() | Blob():
-            found = await repository.file(operation, request.trace)
+            found = await repository.file(operation, request.trace, caller)
             return respond_with(found, request)
         case Listing():
-            listed = await repository.listing(operation, request.trace)
+            listed = await repository.listing(operation, request.trace, caller)
             headers, data = repository.format.render(operation, listed, request.target)
             extra = (("cache-control", "no-cache"), *((("warning", listed.warning),) if listed.warning else ()))
             etag = f'"{Digest.of(data).hex[:32]}"'

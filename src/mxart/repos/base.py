@@ -9,7 +9,7 @@ format and never looks inside a path.  Formats times kinds therefore do not mult
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from mxart.body import Source
@@ -20,13 +20,36 @@ from mxart.upstream.base import Ask
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as an upstream is concerned: the Authorization field of the request, "" if there is none."""
+
+    authorization: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, headers: Headers) -> Caller:
+        """Whoever sends several, or of a kind that no registry takes, shows nothing."""
+        values = headers.get_all("authorization")
+        caller = cls(values[0]) if len(values) == 1 else NOBODY
+        return caller if caller.scheme in ("basic", "bearer") and caller.authorization.isprintable() else NOBODY
+
+    @property
+    def scheme(self) -> str:
+        """The kind of credentials, in lower case (RFC 9110 section 11.1); "" for none."""
+        return self.authorization.partition(" ")[0].lower()
+
+
+NOBODY = Caller()
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A small file that must be whole and checked before anybody sees a byte of it: a manifest, an index.
 
     `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
     format's own word for what is asked for, used in errors.  A mutable document is revalidated after
     the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
-    the name itself tells the digest.
+    the name itself tells the digest.  `credential`, here and below, is what upstream is shown instead of our own
+    credentials.
     """
 
     package: str
@@ -35,6 +58,7 @@ class Document:
     mutable: bool
     digest: Digest | None = None
     tag: str = ""
+    credential: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +73,7 @@ class Blob:
     subject: str
     digest: Digest
     head: bool = False
+    credential: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +90,7 @@ class Listing:
     of: Literal["tags", "packages"]
     after: str = ""
     limit: int | None = None
+    credential: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +179,10 @@ class Format(Protocol):
         """The question to upstream. It never depends on who asked us."""
         ...
 
+    def ask_login(self) -> Ask:
+        """The question whose refusal tells how upstream asks its users for a login."""
+        ...
+
     def facts(self, operation: File, headers: Headers) -> Facts:
         """What the head of upstream's answer says. Raises UpstreamFailed if it cannot be that file."""
         ...
@@ -197,19 +227,32 @@ class Repository(Protocol):
     @property
     def format(self) -> Format: ...
 
+    @property
+    def site(self) -> str:
+        """The upstream that a caller's credentials may be shown to (Upstream.site); "" if they are not looked at."""
+        ...
+
     def owns(self, package: str) -> bool:
         """Whether this package is published here, so that no proxy beside it may be asked for it."""
         ...
 
-    async def file(self, operation: File, trace: Trace) -> Found:
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        """Return if the caller may come in at all, without a word about what he may see.
+
+        Raises Unauthorized with a challenge where upstream asks everybody for a login, or refuses this one.
+        """
+        ...
+
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         """Find a file.
 
         Raises NotFound only if whoever would know has said so, else the Problem that stood in the
-        way: UpstreamFailed, UpstreamUnavailable, UpstreamTimeout.  Notes the outcome in `trace`.
+        way: UpstreamFailed, UpstreamUnavailable, UpstreamTimeout; Unauthorized or Forbidden where upstream's
+        word on the caller is wanted, or was that.  Notes the outcome in `trace`.
         Cancellation leaks nothing and stops no download that has begun.
         """
         ...
 
-    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """Names, never silently short: stale and marked, or a Problem. Cancellation leaks nothing."""
         ...

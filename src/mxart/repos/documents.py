@@ -113,7 +113,7 @@ class Documents:
             await remote.note_missing(document.path)
             raise
         except Problem as problem:
-            if known is None or kept is None:
+            if known is None or kept is None or remote.final(problem):
                 raise
             trace.decided("%s: upstream fails, the kept copy is served: %s", document.path, problem.message)
             trace.notes.append(f"stale: {problem.message}")
@@ -122,7 +122,7 @@ class Documents:
     async def _unchanged(self, document: Document, record: FileRecord, trace: Trace) -> bool:
         """One HEAD: does the name still mean these bytes? Without a word from upstream: no."""
         remote = self._remote
-        async with remote.open(remote.format.ask(document, "HEAD"), trace) as reply:
+        async with remote.open(remote.ask(document, "HEAD"), trace) as reply:
             facts = remote.format.facts(document, reply.headers)
         if facts.digest is not None:
             return facts.digest == record.digest
@@ -164,7 +164,7 @@ class Documents:
     async def _link(self, document: Document, data: bytes, trace: Trace) -> Found:
         """The bytes are in the store for somebody else: upstream must confirm that this name means them too."""
         remote = self._remote
-        async with remote.open(remote.format.ask(document, "HEAD"), trace) as reply:
+        async with remote.open(remote.ask(document, "HEAD"), trace) as reply:
             remote.format.facts(document, reply.headers)
             headers, origin = reply.headers, reply.origin
         facts = await self._check(document, headers, data)
@@ -172,7 +172,7 @@ class Documents:
 
     async def _fetch(self, document: Document, known: Known | None, trace: Trace) -> Found:
         remote = self._remote
-        async with remote.open(remote.format.ask(document, "GET"), trace) as reply:
+        async with remote.open(remote.ask(document, "GET"), trace) as reply:
             if reply.status != 200:
                 raise UpstreamFailed(f"{remote.upstream.name} answered {reply.status} to a question without conditions")
             data = await remote.read(reply, MAX_DOCUMENT)

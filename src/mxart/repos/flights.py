@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
 
 import trio
@@ -18,6 +18,12 @@ from mxart.errors import Problem, UpstreamUnavailable
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def free_turn(_: str) -> AsyncIterator[None]:
+    """The turn of what each worker does for itself."""
+    yield
 
 
 class _Flight(Generic[_T]):

@@ -3,15 +3,20 @@
 A package that a member owns, because it is published there, is asked of its owners only: no upstream
 can put its own bytes under a name of the team's.  For any other package the members are asked in
 order and the first that has it answers.  "Not found" is said only if every member said so.
+
+A caller's credentials are for one upstream, and nobody can tell from them for which.  So a group has one site: that of
+its first member that relays credentials.  Only members of that site are shown them, and only their challenges are
+passed on; another's is a failure of that member.  A login that is wanted hides no other member's copy, but comes
+before a failure of another member: it is what the client can do something about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from mxart.errors import ConfigError, NotFound, Problem
+from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import File, Format, Found, Listed, Listing, Repository
+from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Repository
 
 
 def building_order(groups: Mapping[str, Sequence[str]], others: Iterable[str]) -> tuple[str, ...]:
@@ -46,6 +51,7 @@ class Group:
         self.name = name
         self.format = format
         self._members = tuple(members)
+        self.site = next((member.site for member in members if member.site), "")
         _refuse_cycle(self, ())
 
     @property
@@ -60,17 +66,32 @@ class Group:
         owners = [member for member in self._members if member.owns(package)]
         return owners or self._members
 
-    async def file(self, operation: File, trace: Trace) -> Found:
+    def _as(self, member: Repository, caller: Caller) -> Caller:
+        """What a member is shown of a caller."""
+        return caller if member.site and member.site == self.site else NOBODY
+
+    def _told(self, member: Repository, problem: Problem) -> Problem:
+        """A member's problem as the group's: nobody logs in at one member to have another get his credentials."""
+        if isinstance(problem, Unauthorized) and member.site != self.site:
+            return UpstreamFailed(f"{problem.message} (a login for {member.name} is not taken here)")
+        return problem
+
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        for member in self._members:
+            if member.site and member.site == self.site:
+                await member.admit(caller, trace)
+
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         absent: NotFound | None = None
         failure: Problem | None = None
         for member in self._candidates(operation.package):
             try:
-                return await member.file(operation, trace)
+                return await member.file(operation, trace, self._as(member, caller))
             except NotFound as problem:
                 absent = _closer(absent, problem, operation.subject)
                 trace.decided("%s: not in member %s", operation.path, member.name)
             except Problem as problem:
-                failure = failure or problem
+                failure = _first(failure, self._told(member, problem))
                 trace.decided("%s: member %s fails: %s", operation.path, member.name, problem.message)
                 trace.notes.append(f"{member.name}: {problem.message}")
         if failure is not None:
@@ -78,7 +99,7 @@ class Group:
         assert absent is not None, "a group has members"
         raise absent
 
-    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """The union. One member that fails without an old list to show fails it all: never silently short."""
         if operation.of == "packages":
             candidates: Sequence[Repository] = self._members
@@ -91,10 +112,12 @@ class Group:
         outcomes: set[str] = set()
         for member in candidates:
             try:
-                part = await member.listing(operation, trace)
+                part = await member.listing(operation, trace, self._as(member, caller))
             except NotFound as problem:
                 absent = _closer(absent, problem, operation.subject)
                 continue
+            except Problem as problem:
+                raise self._told(member, problem) from None
             found = True
             names.update(part.names)
             more = more or part.more
@@ -117,6 +140,11 @@ def _closer(seen: NotFound | None, new: NotFound, subject: str) -> NotFound:
         return new
     # Upstream's own refusal has no subject: it is about what was asked for.
     return new if seen.subject not in ("", subject) and new.subject in ("", subject) else seen
+
+
+def _first(seen: Problem | None, new: Problem) -> Problem:
+    """The failure to tell: the first one, but a login that is wanted before anything else."""
+    return new if seen is None or (isinstance(new, Unauthorized) and not isinstance(seen, Unauthorized)) else seen
 
 
 def _refuse_cycle(repository: Repository, chain: tuple[str, ...]) -> None:

@@ -100,7 +100,7 @@ class Listings:
             await remote.note_missing(listing.path)
             raise
         except Problem as problem:
-            if kept is None:
+            if kept is None or remote.final(problem):
                 raise
             trace.notes.append(f"stale: {problem.message}")
             return _Arrival(kept, "stale", stale_warning(problem))
@@ -115,7 +115,7 @@ class Listings:
         asked: set[str] = set()
         following: str | None = None
         for _ in range(_MAX_PAGES):
-            async with remote.open(remote.format.ask_page(listing, following), trace) as reply:
+            async with remote.open(remote.ask_page(listing, following), trace) as reply:
                 data = await remote.read(reply, _MAX_PAGE)
                 page = remote.format.page(listing, reply.headers, data)
                 origin = reply.origin

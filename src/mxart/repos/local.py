@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mxart.errors import NotFound, Problem
 from mxart.message import Trace
-from mxart.repos.base import File, Format, Found, Listed, Listing
+from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing
 from mxart.repos.stock import Shelf, Stock
 
 _STEP = 1000
@@ -16,6 +16,8 @@ _MAX_OWNED = 10_000
 
 class Local:
     """A repository that is its own truth."""
+
+    site = ""
 
     def __init__(
         self,
@@ -43,7 +45,10 @@ class Local:
             owned = self._owned[package] = self._stock.catalog.has_package(self.name, package)
         return owned
 
-    async def file(self, operation: File, trace: Trace) -> Found:
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        """No upstream asks for a login."""
+
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         trace.outcome = "local"
         now = self._clock()
         found = self._shelf.remembered(operation.path, now)
@@ -60,7 +65,7 @@ class Local:
             raise Problem(f"the bytes of {operation.path} are missing from the store", subject=operation.subject)
         return found
 
-    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         trace.outcome = "local"
         if operation.of == "tags" and not self.owns(operation.package):
             raise NotFound(f"{self.name} has no {operation.package}", subject="name")

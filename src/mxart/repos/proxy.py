@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import assert_never
+from dataclasses import replace
 
 import trio
 
 from mxart.message import Trace
-from mxart.repos.base import Blob, Document, File, Format, Found, Listed, Listing
-from mxart.repos.documents import Documents
-from mxart.repos.listings import Listings
+from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing
+from mxart.repos.desk import Desk
+from mxart.repos.relay import Relay
 from mxart.repos.remote import Remote, Rules
 from mxart.repos.stock import Shelf, Stock
-from mxart.repos.streams import Streams
 from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream
 
@@ -40,31 +39,36 @@ class Proxy:
     ) -> None:
         self.name = name
         self.format = format
-        self._clock = clock
-        self._shelf = Shelf(name, format, stock)
-        remote = Remote(name, format, upstream, stock, self._shelf, nursery, origin, rules, clock)
-        self._documents = Documents(remote)
-        self._streams = Streams(remote)
-        self._listings = Listings(remote)
+        remote = Remote(name, format, upstream, stock, Shelf(name, format, stock), nursery, origin, rules, clock)
+        self._desk = Desk(remote)
+        self._relay: Relay | None = None
+        self.site = ""
+        if rules.relay != "never":
+            # Nobody's configuration can give a repository this name. What one caller may not see may be there for
+            # another, so "not found" is remembered for nobody.
+            second = f"{name}~callers"
+            shelf = Shelf(second, format, stock)
+            self._relay = Relay(
+                self._desk, Desk(replace(remote, name=second, shelf=shelf, rules=replace(rules, negative_ttl=0.0)))
+            )
+            self.site = upstream.site
 
     def owns(self, package: str) -> bool:
         """Nothing is published in a proxy."""
         return False
 
-    async def file(self, operation: File, trace: Trace) -> Found:
-        operation = self.format.adopt(operation)
-        found = self._shelf.remembered(operation.path, self._clock())
-        if found is not None:
-            trace.outcome = "stale" if found.stale else "hit"
-            trace.decided("%s: remembered, %s", operation.path, trace.outcome)
-            return found
-        match operation:
-            case Document():
-                return await self._documents.find(operation, trace)
-            case Blob():
-                return await self._streams.find(operation, trace)
-            case _:
-                assert_never(operation)
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        if self._relay is not None:
+            await self._relay.admit(caller, trace)
 
-    async def listing(self, operation: Listing, trace: Trace) -> Listed:
-        return await self._listings.find(self.format.adopt(operation), trace)
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
+        operation = self.format.adopt(operation)
+        if self._relay is not None:
+            return await self._relay.file(operation, trace, caller)
+        return await self._desk.file(operation, trace)
+
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
+        operation = self.format.adopt(operation)
+        if self._relay is not None:
+            return await self._relay.listing(operation, trace, caller)
+        return await self._desk.listing(operation, trace)

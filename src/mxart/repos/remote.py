@@ -7,12 +7,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import trio
 
-from mxart.errors import NotFound, Problem, StorageFull, UpstreamFailed, UpstreamUnavailable
-from mxart.message import Trace
-from mxart.repos.base import Format
+from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
+from mxart.message import Headers, Trace
+from mxart.repos.base import File, Format, Listing
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
@@ -28,13 +29,15 @@ _HOLD = 5.0
 class Rules:
     """How long upstream's word holds, in seconds; `offline`: it is never asked.
 
-    Who waits for a revalidation longer than `patience` gets the old copy: clients give up after 15 to 30.
+    Who waits for a revalidation longer than `patience` gets the old copy: clients give up after 15 to 30.  `relay`
+    says what becomes of credentials that callers show (see relay).
     """
 
     ttl: float = 300.0
     negative_ttl: float = 60.0
     offline: bool = False
     patience: float = 8.0
+    relay: Literal["never", "denied", "always"] = "never"
 
     @property
     def hold(self) -> float:
@@ -73,6 +76,24 @@ class Remote:
                 yield reply
         finally:
             trace.upstream_seconds += time.perf_counter() - started
+
+    def ask(self, operation: File, method: str) -> Ask:
+        """The question about a file, as whoever is to be asked as. The only place where credentials get into one."""
+        return self.shown(self.format.ask(operation, method), operation.credential)
+
+    def ask_page(self, listing: Listing, following: str | None) -> Ask:
+        """The question for a page of a list, as whoever is to be asked as."""
+        return self.shown(self.format.ask_page(listing, following), listing.credential)
+
+    def shown(self, ask: Ask, credential: str) -> Ask:
+        """A question with a caller's credentials; where they are relayed, a denial counts before all else."""
+        if credential:
+            ask = replace(ask, headers=Headers((*ask.headers, ("authorization", credential))))
+        return ask if self.rules.relay == "never" else replace(ask, firm=True)
+
+    def final(self, problem: Problem) -> bool:
+        """Whether what is kept must not be served in spite of this: upstream no longer lets us see it."""
+        return self.rules.relay != "never" and isinstance(problem, UpstreamDenied)
 
     async def read(self, reply: Reply, limit: int) -> bytes:
         """A small body whole. Raises UpstreamFailed past `limit`, and as Reply.receive does."""

@@ -110,7 +110,7 @@ class Streams:
         remote = self._remote
 
         async def work() -> tuple[Facts, str]:
-            async with remote.open(remote.format.ask(blob, "HEAD"), trace) as reply:
+            async with remote.open(remote.ask(blob, "HEAD"), trace) as reply:
                 return remote.format.facts(blob, reply.headers), reply.origin
 
         answer, _ = await self._heads.join(blob.path, work)
@@ -182,7 +182,7 @@ class Streams:
         async def origin(sink: Sink) -> None:
             with self._claim(blob.path) as claim:
                 claim.problem = None
-                fetch = self._remote.origin(asked_by(self._remote.format.ask(blob, "GET"), trace))
+                fetch = self._remote.origin(asked_by(self._remote.ask(blob, "GET"), trace))
                 try:
                     await fetch(_Noting(sink, claim))
                 except Problem as problem:

@@ -16,11 +16,12 @@ from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
 from mxart.repos.answers import answer
-from mxart.repos.base import Format, Repository
+from mxart.repos.base import Caller, Format, Repository
 from mxart.server import metrics as series
+from mxart.server.index import Index
 from mxart.server.own import OwnPages, page
 from mxart.server.rates import Limiter
-from mxart.server.routes import Routes, ToOwn, ToRepository
+from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository
 from mxart.via import MAX_HOPS, hops, via
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Gate:
         metrics: Metrics,
         exchanges: EventLog = SILENT,
         *,
+        indexes: Mapping[str, Index] | None = None,
         limiter: Limiter | None = None,
         pseudonym: str = "",
     ) -> None:
@@ -48,6 +50,7 @@ class Gate:
         self._own = own
         self._metrics = metrics
         self._exchanges = exchanges
+        self._indexes = indexes or {}
         self._limiter = limiter
         self._pseudonym = pseudonym
 
@@ -64,6 +67,8 @@ class Gate:
                 return self._own.answer(request)
             repository = self._repositories[to.repository]
             request.trace.repository = to.repository
+            if isinstance(to, ToIndex):
+                return await self._indexes[to.repository].answer(request, Caller.of(request.headers))
             return await self._ask(repository, to, request)
         except Problem as problem:
             request.trace.notes.append(f"{problem.status}: {problem.message}")
@@ -101,7 +106,7 @@ class Gate:
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
-        return await answer(repository, operation, request)
+        return await answer(repository, operation, request, Caller.of(request.headers))
 
     def _word(self, problem: Problem, repository: Repository | None, request: Request) -> Response:
         format_ = repository.format if repository is not None else None

@@ -22,6 +22,7 @@ class Mount:
     format: str
     hosts: tuple[str, ...] = ()
     path: str = ""
+    index: bool = False  # it has one: /v1/ on its hosts is forwarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,13 @@ class ToRepository:
 
     repository: str
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToIndex:
+    """The old API below /v1/, for the index of a repository."""
+
+    repository: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Routes:
         self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
         self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
 
-    def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToOwn:
+    def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToIndex | ToOwn:
         """Raises NotFound, BadRequest, MisdirectedRequest (RFC 9110 section 7.4)."""
         if path.startswith("/-/"):
             return ToOwn(path)
@@ -85,6 +93,13 @@ class Routes:
             if mount is not None:
                 return ToRepository(mount.repository, path)
             return self._by_name(host, path, query)
+        if path.startswith("/v1/"):
+            mount = self._by_host(host, sni)
+            if mount is not None and mount.index:
+                return ToIndex(mount.repository)
+            raise NotFound(
+                f"the old registry API below /v1/ is not served for {host}: no repository has an index there"
+            )
         raise NotFound(f"nothing is served at {path}; images are below /v2/, this server's own pages below /-/")
 
     def _by_host(self, host: str, sni: str | None) -> Mount | None:

@@ -82,6 +82,10 @@ class Oci:
             fields.append(("accept", media.ACCEPT))
         return Ask(method, f"v2/{operation.path}", Headers(fields), _scope(operation.package))
 
+    def ask_login(self) -> Ask:
+        """The ping (Docker Registry HTTP API V2, "API Version Check")."""
+        return Ask("GET", "v2/", Headers((("accept-encoding", "identity"),)))
+
     def facts(self, operation: File, headers: Headers) -> Facts:
         content_type = headers.get("content-type")
         declared = _declared_digest(headers)

@@ -1,0 +1,42 @@
+"""Everything of a proxy's that has one name in the catalog: its shelf, and who fetches what is not on it."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from mxart.message import Trace
+from mxart.repos.base import Blob, Document, File, Found, Listed, Listing
+from mxart.repos.documents import Documents
+from mxart.repos.listings import Listings
+from mxart.repos.remote import Remote
+from mxart.repos.streams import Streams
+
+
+class Desk:
+    """Answers operations that are in upstream's own names already (Format.adopt)."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+        self._documents = Documents(remote)
+        self._streams = Streams(remote)
+        self._listings = Listings(remote)
+
+    async def file(self, operation: File, trace: Trace) -> Found:
+        """See Repository.file."""
+        remote = self.remote
+        found = remote.shelf.remembered(operation.path, remote.clock())
+        if found is not None:
+            trace.outcome = "stale" if found.stale else "hit"
+            trace.decided("%s: remembered, %s", operation.path, trace.outcome)
+            return found
+        match operation:
+            case Document():
+                return await self._documents.find(operation, trace)
+            case Blob():
+                return await self._streams.find(operation, trace)
+            case _:
+                assert_never(operation)
+
+    async def listing(self, operation: Listing, trace: Trace) -> Listed:
+        """See Repository.listing."""
+        return await self._listings.find(operation, trace)
