@@ -247,6 +247,7 @@ class FakeCatalog:
     async def put_missing(self, repository: str, path: str, until: float) -> None:
         await trio.lowlevel.checkpoint()
         self.absent[repository, path] = until
+        self.writes += 1
 
     def used(self, repository: str, path: str, now: float) -> None:
         self.uses[repository, path] += 1

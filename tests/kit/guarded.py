@@ -1,0 +1,53 @@
+"""An upstream in memory that lets everybody see what is public, and its users what is theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from kit.repos import FakeUpstream
+from mxart.errors import UpstreamDenied
+from mxart.upstream.base import Ask, Reply
+
+CHALLENGE = 'Bearer realm="https://auth.registry.example/token",service="registry.example"'
+
+
+class Guarded(FakeUpstream):
+    """`public` are packages; `users` are credentials, as shown, and the packages that they may see."""
+
+    def __init__(self, challenge: str = CHALLENGE) -> None:
+        super().__init__()
+        self.challenge = challenge
+        self.public: set[str] = set()
+        self.users: dict[str, set[str]] = {}
+        self.forbids = False  # 403 to whoever is known
+
+    def shown(self) -> list[str]:
+        """The credentials of each question, in order."""
+        return [ask.headers.get("authorization") or "" for ask in self.asks]
+
+    def asked_as(self, credential: str) -> list[str]:
+        """What was asked as one user; "" is as ourselves."""
+        return [line for line, shown in zip(self.asked, self.shown(), strict=True) if shown == credential]
+
+    @asynccontextmanager
+    async def open(self, ask: Ask) -> AsyncIterator[Reply]:
+        shown = ask.headers.get("authorization") or ""
+        if self.trouble is None and not self._lets(ask, shown):
+            self.asked.append(f"{ask.method} {ask.path}")
+            self.asks.append(ask)
+            error = ',error="insufficient_scope"' if shown or not ask.bare else ""
+            raise UpstreamDenied(
+                f"{self.name} answers 401",
+                challenge=(f"{self.challenge}{error}",),
+                forbidden=self.forbids and shown in self.users,
+            )
+        async with super().open(ask) as reply:
+            yield reply
+
+    def _lets(self, ask: Ask, shown: str) -> bool:
+        match = re.match(r"v2/(.+)/(?:manifests|blobs|tags)/", ask.path)
+        if match is None:  # the ping
+            return shown in self.users
+        return match[1] in self.public or match[1] in self.users.get(shown, set())
