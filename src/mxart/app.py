@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mxart.app_ca import authority, tls_server
 from mxart.build import Parts, Trust
 from mxart.config import Config
 from mxart.errors import ConfigError
@@ -52,13 +53,6 @@ _GENERATIONS = 4  # generations of workers that may overlap while old ones drain
 _MIN_WIDTH = 16
 
 
-def authority(config: Config) -> Authority:
-    """The program's own CA, made at first use. Raises ConfigError."""
-    paths = DataPaths(config.data)
-    paths.create()
-    return Authority.open(paths.authority)
-
-
 def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, EventLog]) -> Server:
     """Make ready what all workers share. Raises ConfigError; then nothing has changed for `previous`."""
     before = previous if isinstance(previous, Server) else None
@@ -70,7 +64,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
         place.create()
     SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
     sessions = before.sessions if before is not None else Sessions()
-    tls = _tls(config, ca, sessions)
+    tls = tls_server(config, ca, sessions)
     dns = bind_dns(config.dns, before.dns if before is not None else None)
     try:
         bound = bind_all(config, before.bound if before is not None else ())
@@ -80,15 +74,6 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
         raise
     lasting = before.lasting if before is not None else Lasting()
     return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns)
-
-
-def _tls(config: Config, ca: Authority, sessions: Sessions) -> TlsServer:
-    """Our CA vouches for what the configuration claims, and for what this machine is called. Raises ConfigError."""
-    ours = {host for settings in config.repositories.values() for host in settings.hosts}
-    ours |= {"localhost", socket.gethostname().lower()}
-    return TlsServer(
-        ca, ours.__contains__, certificates=config.tls.certificates, names=config.tls.names, sessions=sessions
-    )
 
 
 @dataclass(frozen=True, slots=True)

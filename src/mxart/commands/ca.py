@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mxart import app
+from mxart.app_ca import authority
 from mxart.commands.options import Options, UserError
 from mxart.errors import ConfigError
 
@@ -15,6 +15,6 @@ from mxart.errors import ConfigError
 def ca(options: Options, what: str) -> None:
     """Print the certificate of the program's own CA, for clients to trust."""
     try:
-        click.echo(app.authority(options.load()).pem.decode(), nl=False)
+        click.echo(authority(options.load()).pem.decode(), nl=False)
     except ConfigError as error:
         raise UserError(str(error)) from None

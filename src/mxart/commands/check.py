@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mxart.app_ca import check_certificates
 from mxart.build import Trust
 from mxart.commands.options import Options, UserError
 from mxart.config import Tunnel
@@ -13,10 +14,11 @@ from mxart.errors import ConfigError
 @click.command()
 @click.pass_obj
 def check(options: Options) -> None:
-    """Check the configuration, and the files of secrets and CAs that it names, and say what it serves."""
+    """Check the configuration, the files of secrets and CAs that it names, and the CA, and say what it serves."""
     try:
         config = options.load()
         Trust.read(config)
+        check_certificates(config)
     except ConfigError as error:
         raise UserError(str(error)) from None
     for listener in config.listeners:

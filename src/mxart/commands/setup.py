@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import click
 from cryptography import x509
 
-from mxart import app
+from mxart.app_ca import authority
 from mxart.commands.options import Options, UserError
 from mxart.config import Config
 from mxart.errors import ConfigError
@@ -154,7 +154,7 @@ def _server(config: Config, url: str | None, ca: str | None) -> Server:
     plain = server(config, where)
     if plain.is_plain or (ca is None and _has_own_certificate(config, plain.host)):
         return plain
-    return server(config, where, ca=app.authority(config).pem.decode() if ca is None else _read(ca).decode())
+    return server(config, where, ca=authority(config).pem.decode() if ca is None else _read(ca).decode())
 
 
 def _doubts(config: Config, found: Server, ca: str | None) -> tuple[str, ...]:

@@ -17,16 +17,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import SSL
 
 from mxart.config import CertificateFiles
 from mxart.errors import ConfigError
 from mxart.proto.authority import Authority
+from mxart.proto.pem_files import PrivateKey, read_chain, read_key
 
 PROTOCOLS = (b"h2", b"http/1.1", b"http/1.0")
 """What ALPN may agree on, best first. HTTP/1.0 has a name of its own there, and is served like HTTP/1.1."""
@@ -37,8 +35,6 @@ _MAX_CONTEXTS = 512
 _TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 _PARTIAL_WRITE = 1  # SSL_MODE_ENABLE_PARTIAL_WRITE of openssl/ssl.h, which pyOpenSSL sets and does not name
 _ALWAYS = "localhost"
-
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 
 class Sessions:
@@ -75,7 +71,8 @@ class Contexts:
         self._own = [_load(files, protocols) for files in certificates]
         listed = tuple(names)
         self._names = frozenset(name.lower() for name in listed)
-        self._addresses = tuple(address for name in listed if (address := _address(name)) is not None)
+        addresses = (address for name in listed if (address := _address(name)) is not None)
+        self._addresses = tuple(address for address in addresses if authority.permits(address))
         self._minted: OrderedDict[str, _Minted] = OrderedDict()
         self._max = max_contexts
         self._clock = clock
@@ -88,13 +85,23 @@ class Contexts:
         if sni is None:
             address = _address(local_address)
             own = None if address is None else self._own_for(address)
-            return own or self._mint(f"[{address}]", _unique((address, _ALWAYS, *self._addresses)))
+            return own or self._mint(f"[{address}]", self._without_name(address))
         own = self._own_for(sni)
         if own is not None:
             return own
         if sni not in self._names and not self._served(sni):
             return None
         return self._mint(sni, (sni,))
+
+    def needs(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those names that neither a certificate of the user's covers, nor our CA is permitted to vouch for."""
+        return tuple(name for name in names if self._own_for(name) is None and not self._authority.permits(name))
+
+    def _without_name(self, address: str | None) -> tuple[str, ...]:
+        """One name that the CA is not permitted would make verifiers refuse the others with it."""
+        here = (name for name in (address, _ALWAYS) if name is not None and self._authority.permits(name))
+        # With none of them left it is for clients that do not verify, a health check's for instance.
+        return _unique((*here, *self._addresses)) or (_ALWAYS,)
 
     def _own_for(self, name: str) -> SSL.Context | None:
         for own in self._own:
@@ -115,7 +122,9 @@ class Contexts:
         issued = self._authority.issue(names, now=now)
         context = _new_context(self._protocols)
         _install(context, issued.chain, issued.key)
-        self._minted[key] = _Minted(context, issued.not_after - _RENEW_BEFORE)
+        # A CA near its end makes shorter ones: they too are used for most of their life.
+        spare = min(_RENEW_BEFORE, (issued.not_after - now) / 3)
+        self._minted[key] = _Minted(context, issued.not_after - spare)
         self._minted.move_to_end(key)
         while len(self._minted) > self._max:
             self._minted.popitem(last=False)
@@ -166,7 +175,7 @@ def _install(context: SSL.Context, chain: tuple[x509.Certificate, ...], key: Pri
 
 
 def _load(files: CertificateFiles, protocols: tuple[bytes, ...]) -> _Own:
-    chain, key = _read_chain(files.cert), _read_key(files.key)
+    chain, key = read_chain(files.cert), read_key(files.key)
     names = _names_of(chain[0])
     if not names:
         raise ConfigError(f"{files.cert}: the certificate names no host (subjectAltName), so no client would accept it")
@@ -176,30 +185,6 @@ def _load(files: CertificateFiles, protocols: tuple[bytes, ...]) -> _Own:
     except SSL.Error as error:
         raise ConfigError(f"{files.cert} and {files.key} cannot be used together: is the key another's?") from error
     return _Own(names, context)
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _read_chain(path: str) -> tuple[x509.Certificate, ...]:
-    try:
-        return tuple(x509.load_pem_x509_certificates(_read(path)))
-    except ValueError as error:
-        raise ConfigError(f"{path} holds no certificates in PEM, the server's own first") from error
-
-
-def _read_key(path: str) -> PrivateKey:
-    try:
-        key = serialization.load_pem_private_key(_read(path), password=None)
-    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise ConfigError(f"{path} is not a private key in PEM without a password") from error
-    if not isinstance(key, PrivateKey):
-        raise ConfigError(f"{path} is of a kind that TLS servers do not use; RSA and elliptic curves are fine")
-    return key
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[str]:

@@ -48,6 +48,10 @@ class TlsServer:
         self._protocols = protocols
         self._scratch = memoryview(bytearray(STEP))
 
+    def needs(self, names: Iterable[str]) -> tuple[str, ...]:
+        """See `Contexts.needs`."""
+        return self._contexts.needs(names)
+
     async def accept(
         self,
         sock: SocketType,

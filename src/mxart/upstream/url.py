@@ -6,26 +6,16 @@ logged: blob redirects carry signatures in their query.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from urllib.parse import quote, urljoin, urlsplit
+
+from mxart.domains import is_ip, registrable_domain
+
+__all__ = ["Origin", "Url", "is_ip", "keeps_credentials", "registrable_domain", "same_site"]
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\.?\Z")
-
-# Suffixes under which strangers get names, beside the country codes' second levels ("co.uk").  Not
-# the whole Public Suffix List: whatever is missing here only makes the pin of credentials weaker
-# within one provider, never wider than one second-level domain.
-_SHARED_SUFFIXES = frozenset(
-    {
-        "amazonaws.com", "azurecr.io", "azurewebsites.net", "appspot.com", "cloudfront.net", "fly.dev",
-        "github.io", "gitlab.io", "googleapis.com", "herokuapp.com", "pages.dev", "pkg.dev", "r2.dev", "run.app",
-        "web.app", "windows.net", "workers.dev",
-    }
-)  # fmt: skip
-_SECOND_LEVELS = frozenset({"ac", "co", "com", "edu", "gob", "gov", "mil", "ne", "net", "nom", "or", "org"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +83,6 @@ class Url:
         return f"{self.origin}{path}{'?…' if mark else ''}"
 
     __repr__ = __str__
-
-
-@lru_cache(maxsize=1024)
-def is_ip(host: str) -> bool:
-    """Whether a host is an IP address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def registrable_domain(host: str) -> str:
-    """The part of a name that somebody can own ("auth.docker.io" -> "docker.io"); an IP address is its own."""
-    host = host.rstrip(".")
-    if is_ip(host):
-        return host
-    labels = host.split(".")
-    keep = 2
-    if ".".join(labels[-2:]) in _SHARED_SUFFIXES or (
-        len(labels[-1]) == 2 and labels[-2:-1] and labels[-2] in _SECOND_LEVELS
-    ):
-        keep = 3
-    return ".".join(labels[-keep:])
 
 
 def same_site(one: Origin, other: Origin) -> bool:
