@@ -6,6 +6,7 @@ The world has addresses for the server's own names and for no registry: what is 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -209,6 +210,58 @@ def test_transparent(tls: bool, office: World, served: Mxart, remote: Registry, 
     with mxart(room / "mxart", config, listen=[f"{_ADDRESS}:443"], tls=True, within=office.enter):
         skopeo = Skopeo(room / "skopeo", office)
         assert skopeo.pull("docker.io/library/tool:1.0") == images.amd64.config.digest
+
+
+@pytest.mark.parametrize("client", ["podman", "buildah", "docker", "skopeo"])
+def test_proxy_settings_lead_clients_to_us(office: World, room: Path, client: str) -> None:
+    """Whatever answers at our address: that is whom they ask to connect them to Docker Hub."""
+    policy = room / "policy.json"
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    env = clean_environment(room / "home")
+    store = ["--root", str(room / "s"), "--runroot", str(room / "r"), "--storage-driver", "vfs"]
+    pull = ["--signature-policy", str(policy), "docker.io/library/tool:1.0"]
+    commands = {
+        "podman": [program("podman"), *store, "pull", *pull],
+        "buildah": [program("buildah"), *store, "pull", *pull],
+        "skopeo": [program("skopeo"), "--policy", str(policy), "inspect", "docker://docker.io/library/tool:1.0"],
+    }
+    script = """
+import socket
+listening = socket.create_server(("10.9.8.7", 8443))
+print("ready", flush=True)
+while True:
+    connection, _ = listening.accept()
+    print(connection.recv(9999).decode().splitlines()[0], flush=True)
+    connection.sendall(b"HTTP/1.1 403 Forbidden\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+    connection.close()
+"""
+    office.run("mkdir", "-p", "/etc/systemd/system")
+    office.run("mount", "-t", "tmpfs", "none", "/etc/systemd/system")
+    command = [sys.executable, "-m", "mxart", "--data", str(room / "data"), "setup", client]
+    command += ["--url", f"http://{_OURS}:8443", "--mode", "proxy"]
+    shown = subprocess.run([*office.enter, *command, "--write"], capture_output=True, check=True, timeout=60)
+    proxy = Service("proxy", [program("python3"), "-c", script], room / "proxy", within=office.enter)
+    docker: Dockerd | None = None
+    try:
+        proxy.wait_for_line("ready")
+        match client:
+            case "docker":
+                drop_in = "/etc/systemd/system/docker.service.d/mxart-proxy.conf"
+                said = re.findall(r'^Environment="(.*?)=(.*)"$', office.run("cat", drop_in).decode(), re.MULTILINE)
+                docker = Dockerd(room / "dockerd", office, env=dict(said))
+                with pytest.raises(AssertionError, match="Forbidden"):
+                    docker.pull("docker.io/library/tool:1.0")
+            case "skopeo":
+                (said_so,) = re.findall(r"^note: in its environment: export (.*)", shown.stderr.decode(), re.MULTILINE)
+                env |= dict(word.split("=", 1) for word in said_so.split())
+        asking = Service(client, commands[client], room / client, env=env, within=office.enter) if not docker else None
+        proxy.wait_for_line("^CONNECT registry-1.docker.io:443 HTTP/1.1")
+        if asking:
+            asking.kill()
+    finally:
+        if docker:
+            docker.close()
+        proxy.kill()
 
 
 def _put(office: World, path: str, text: str) -> None:

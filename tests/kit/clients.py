@@ -236,9 +236,11 @@ class Dockerd(_Commands):
         ca: Path | None = None,
         mirrors: Sequence[str] = (),
         config: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """`config` is a daemon.json with these settings instead of one made here, as the world sees it."""
         super().__init__(folder, inside, ca)
+        self.env |= env or {}
         if config is None:
             config = folder / "daemon.json"
             config.write_text(json.dumps({**self.SETTINGS, "registry-mirrors": list(mirrors)}))

@@ -78,6 +78,13 @@ def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path, there: Path, tar
             act(_change())
 
 
+def test_links_in_a_circle_are_told(tmp_path: Path, there: Path) -> None:
+    there.unlink()
+    there.symlink_to(there)
+    with pytest.raises(SetupError, match=_PATH):
+        Disk(str(tmp_path)).read(_PATH)
+
+
 def test_what_cannot_be_written_leaves_everything_as_it_was(
     tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

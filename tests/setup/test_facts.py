@@ -52,7 +52,18 @@ def test_where_nobody_else_can_reach_us_the_user_is_asked(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["images.test", "ftp://a", "https://a/b", "https://a?x", "https://u:p@a", "http://a:x", ""]
+    "url",
+    [
+        "images.test",
+        "ftp://a",
+        "https://a/b",
+        "https://a?x",
+        "https://u:p@a",
+        "http://a:x",
+        'http://a"b',
+        "http://a b",
+        "",
+    ],
 )
 def test_what_is_no_address_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(SetupError, match="write http://host:port or https://host:port"):

@@ -45,7 +45,7 @@ def alone(tmp_path: Path) -> Iterator[World]:
         ):
             made.run(*command.split())
         reject = "table inet outside {\nchain out {\ntype filter hook output priority 10;\n"
-        reject += 'ip daddr { 203.0.113.0/24, 10.0.0.0/8 } meta l4proto tcp reject with tcp reset\n}\n}\n'
+        reject += "ip daddr { 203.0.113.0/24, 10.0.0.0/8 } meta l4proto tcp reject with tcp reset\n}\n}\n"
         _load(made, tmp_path / "outside.nft", reject)
         yield made
 

@@ -216,6 +216,7 @@ def test_transparent_is_trust_alone_where_the_distribution_keeps_it(secure: Serv
     plan = CLIENTS["docker"].plan("transparent", secure, Kept({f"{folder}/other.crt": "x"}))
     assert _paths(plan) == [f"{folder}/mxart.crt"]
     assert plan.commands == (command, "systemctl restart docker")
+    assert plan.notes == ("DNS or a firewall has to lead these names here: docker.io, hub.test",)
 
 
 def test_a_daemon_behind_our_proxy_gets_variables_and_trust(secure: Server) -> None:

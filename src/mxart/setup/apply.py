@@ -26,7 +26,10 @@ class Disk:
 
     def place(self, path: str) -> Path:
         """Where a path of the machine lies here, links followed. Raises SetupError if that is outside of `root`."""
-        found = (self._root / path.lstrip("/")).resolve()
+        try:
+            found = (self._root / path.lstrip("/")).resolve()
+        except (OSError, RuntimeError):  # RuntimeError: pathlib's word for links in a circle, before Python 3.13
+            raise SetupError(f"{path} cannot be found: its links go round") from None
         if not found.is_relative_to(self._root):
             raise SetupError(f"{path} leads to {found}, which is outside of {self._root}")
         return found

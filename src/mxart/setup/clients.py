@@ -36,8 +36,8 @@ class Client:
             return self.proxy(server, files)
         plan = system_store(server, files)
         commands = (self.restart,) if self.restart and plan.changes else ()
-        hosts = ", ".join(registry.host for registry in server.registries)
-        return plan + Plan(commands=commands, notes=(f"DNS or a firewall has to lead {hosts} here",))
+        notes = (f"DNS or a firewall has to lead these names here: {', '.join(server.claimed) or 'none'}",)
+        return plan + Plan(commands=commands, notes=notes)
 
 
 CLIENTS: dict[str, Client] = {

@@ -85,5 +85,8 @@ def _notes(server: Server) -> Plan:
 
 
 def _example(server: Server) -> str:
-    prefix = next((one.prefix for one in server.registries if one.prefix is not None), None)
-    return f"{prefix}/library/alpine" if prefix else "NAME"
+    found = next((one for one in server.registries if one.prefix is not None), None)
+    if found is None:
+        return "NAME"
+    image = "library/alpine" if found.host == HUB else "NAME"
+    return f"{found.prefix}/{image}" if found.prefix else image

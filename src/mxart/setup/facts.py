@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -35,7 +36,8 @@ class Registry:
 class Server:
     """`ca` is the certificate to trust as PEM, "" where there is none to be told of.
 
-    `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none.
+    `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none. `claimed` are the
+    hosts that requests may be for, whose names can be redirected to us.
     """
 
     scheme: str
@@ -44,6 +46,7 @@ class Server:
     ca: str = ""
     registries: tuple[Registry, ...] = ()
     mirror: str = ""
+    claimed: tuple[str, ...] = ()
 
     @property
     def authority(self) -> str:
@@ -108,7 +111,8 @@ def server(config: Config, url: str, ca: str = "") -> Server:
         port = -1
     host = (parts.hostname or "").lower()
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in _PORTS or not host or extra or port == -1:
+    named = _is_address(host) or re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", host)
+    if parts.scheme not in _PORTS or not named or extra or port == -1:
         raise SetupError(f"{url}: write http://host:port or https://host:port, nothing behind it")
     port = port or _PORTS[parts.scheme]
     return Server(
@@ -118,6 +122,7 @@ def server(config: Config, url: str, ca: str = "") -> Server:
         ca=ca if parts.scheme == "https" else "",
         registries=_registries(config, host),
         mirror=_mirror(config, parts.scheme, host, port),
+        claimed=tuple(name for item in config.repositories.values() for name in item.hosts if name != host),
     )
 
 
