@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -65,18 +66,20 @@ async def served(
     assert bound is not None
     rules = Rules(Claims(["docker.io"]), ["10.0.0.5"], 60, recursive=bool(forward))
     forwarders = Forwarders(forward, bound.secret) if forward else None
-    async with trio.open_nursery() as nursery:
-        responder = Responder(rules, Clients(networks), forwarders, Metrics(series.families(()), 1), nursery)
-        tcp = TcpServer(responder, connections=connections, of_one=of_one, idle=idle)
-        async with trio.open_nursery() as listeners:
-            for sock in bound.udp:
-                listeners.start_soon(serve_udp, responder, sock, nursery)
-            for sock in bound.tcp:
-                listeners.start_soon(tcp.accept, sock, nursery)
-            yield Served(bound, tcp, listeners.cancel_scope, nursery)
-            listeners.cancel_scope.cancel()
-        nursery.cancel_scope.cancel()
-    bound.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            responder = Responder(rules, Clients(networks), forwarders, Metrics(series.families(()), 1), nursery)
+            tcp = TcpServer(responder, connections=connections, of_one=of_one, idle=idle)
+            async with trio.open_nursery() as listeners:
+                for sock in bound.udp:
+                    listeners.start_soon(serve_udp, responder, sock, nursery)
+                for sock in bound.tcp:
+                    listeners.start_soon(tcp.accept, sock, nursery)
+                yield Served(bound, tcp, listeners.cancel_scope, nursery)
+                listeners.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+    finally:
+        bound.close()
 
 
 def framed(wire: bytes) -> bytes:
@@ -201,7 +204,7 @@ async def test_a_client_that_takes_no_answers_is_cut_off_and_costs_the_others_no
         rude = trio.socket.socket()
         rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await rude.connect(("127.0.0.1", server.port))
-        with trio.fail_after(5), rude, pytest.raises(OSError, match=r"reset|Broken pipe"):
+        with trio.fail_after(5), rude, contextlib.suppress(ConnectionError):
             while True:  # until the buffers are full, and then until the connection is broken
                 await rude.send(framed(QUERY) * 1000)
         async with await server.connect() as stream:
