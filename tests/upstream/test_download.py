@@ -16,6 +16,7 @@ from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.remote import Remote
+from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience, Timeouts
 
 BLOB = random.Random(7).randbytes(1_000_000)
@@ -32,6 +33,7 @@ class ListSink:
         self.total: int | None = None
         self.begun: list[int | None] = []
         self.full_at: int | None = None
+        self.drawn = 0
 
     @property
     def offset(self) -> int:
@@ -51,6 +53,12 @@ class ListSink:
             raise UpstreamFailed("more than was said")
         if self.full_at is not None and len(self.data) > self.full_at:
             raise StorageFull("the disk is full")
+
+    async def draw(self, tap: Tap) -> None:
+        buffer = memoryview(bytearray(50_000))
+        while count := await trio.to_thread.run_sync(tap.take, buffer, 0.001):
+            self.drawn += count
+            await self.write(bytes(buffer[:count]))
 
 
 async def download(ups: Sequence[FakeUpstream], sink: ListSink, **timeouts: float) -> None:

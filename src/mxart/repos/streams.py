@@ -26,7 +26,7 @@ from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
 from mxart.repos.remote import Remote, asked_by
 from mxart.repos.stock import describe
-from mxart.store.base import FileRecord, Joined, Origin, Sink
+from mxart.store.base import FileRecord, Joined, Origin, Sink, Tap
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,9 @@ class _Noting:
 
     async def write(self, chunk: bytes) -> None:
         await self._sink.write(chunk)
+
+    async def draw(self, tap: Tap) -> None:
+        await self._sink.draw(tap)
 
 
 class Streams:

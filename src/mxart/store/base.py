@@ -33,6 +33,17 @@ class Blobs(Protocol):
     def has(self, digest: Digest) -> bool: ...
 
 
+class Tap(Protocol):
+    """Where a thread draws the bytes of a body from, as they come."""
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        """Fill `buffer` from its front with what is there, waiting at most `wait` seconds for the first byte of it.
+
+        Returns how many bytes it was; 0 if nothing came, or if nothing will: the origin finds out which.  Never raises.
+        """
+        ...
+
+
 class Sink(Protocol):
     """The writing end of a growing download, handed to its origin."""
 
@@ -58,6 +69,13 @@ class Sink(Protocol):
 
         Slows the origin down where the disk is full and readers hold the only copy. Raises UpstreamFailed
         past `total`.
+        """
+        ...
+
+    async def draw(self, tap: Tap) -> None:
+        """Append what comes out of a tap, for as long as it comes without a pause; nothing past `total`.
+
+        May append nothing; the origin then goes on with `write`.  Cancelled: what was taken is there.
         """
         ...
 

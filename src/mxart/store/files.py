@@ -31,12 +31,12 @@ _SHORT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 class WriteAt(Protocol):
     """How bytes reach a file; a test puts a small disk in its place."""
 
-    def __call__(self, fd: int, chunks: Sequence[bytes], offset: int) -> tuple[int, OSError | None]:
+    def __call__(self, fd: int, chunks: Sequence[bytes | memoryview], offset: int) -> tuple[int, OSError | None]:
         """Write all of it. Returns how much was written, and what stopped it if that is less. Blocks."""
         ...
 
 
-def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> tuple[int, OSError | None]:
+def write_at(fd: int, chunks: Sequence[bytes | memoryview], offset: int) -> tuple[int, OSError | None]:
     """`WriteAt` by pwritev(2)."""
     done = 0
     rest: list[bytes | memoryview] = list(chunks)

@@ -7,6 +7,9 @@ readers send.  So receiving, sending and hashing overlap on two cores, and a slo
 loop.  The very first piece is written without a thread; after a pause bytes go at once,
 those of a fast stream in batches.
 
+An origin that has a tap instead, and much to give, calls `Writing.draw`: then a thread receives, too
+(module recording).
+
 Every end of it::
 
     origin returns, length and digest right   readers released, then fsync and rename: stored
@@ -23,17 +26,20 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
 
 import trio
 
-from mxart.digest import Digest, Hash
+from mxart.digest import Digest
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers
+from mxart.store.base import Tap
 from mxart.store.download import Download
-from mxart.store.files import WriteAt, place, remove, start_writeback
+from mxart.store.files import WriteAt, place, remove
 from mxart.store.locks import same_file, unlock
 from mxart.store.notes import Note
 from mxart.store.paths import StorePaths
+from mxart.store.recording import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +50,6 @@ _FIRST = 256 * 1024  # written and hashed within a third of a millisecond
 _COURTESY = 8  # rounds of the scheduler that a woken reader needs until its first byte is out
 _CHUNKS = 1024  # and pieces, so that a flood of tiny ones stays small
 _REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
-_PIECE = 1024 * 1024
-_WRITEBACK = 8 * 1024 * 1024
 
 
 class Writing:
@@ -61,21 +65,21 @@ class Writing:
         self._download = download
         self._file = download.file
         self._paths = paths
-        self._write_at = write_at
         self._threads = threads
         self._stored = stored
-        self._hash: Hash = download.digest.hasher()
         self._queue: list[bytes] = []
         self._queued = 0
         self._offset = self._file.written  # what the origin has delivered, queued or written
         self._found = self._offset  # what an earlier process has left
-        self._synced = self._offset
         self._rehashed = False
+        self._resting = False  # the storing task waits for the queue to fill
+        self._hurry = False  # somebody waits for the queue to be empty
         self._ended = False  # the origin will deliver nothing more
         self._wrong: str | None = None  # why the bytes can never be right, whatever the origin says
         self._work = trio.lowlevel.ParkingLot()
         self._space = trio.lowlevel.ParkingLot()
-        self._token = trio.lowlevel.current_trio_token()
+        tell = partial(trio.lowlevel.current_trio_token().run_sync_soon, self._advance, idempotent=True)
+        self._recorder = Recorder(download.digest, write_at, tell, self._offset)
 
     # Sink
 
@@ -135,10 +139,40 @@ class Writing:
         """
         assert self._file.disk is not None
         piece = chunk[:_FIRST]
-        written, _ = self._write_at(self._file.disk, [piece], 0)
-        self._hash.update(piece[:written])
-        self._file.advance(written)
+        written, _ = self._recorder.record(self._file.disk, [piece])
+        self._advance()
         return chunk[written:]
+
+    async def draw(self, tap: Tap) -> None:
+        total = self._file.total
+        if total is None or not self._stored:
+            return
+        self._hurry = True
+        self._work.unpark_all()
+        try:
+            while self._queue or not self._resting:
+                await self._space.park()
+        finally:
+            self._hurry = False
+        more = True
+        while more and self._stored and self._offset < total:
+            assert self._file.disk is not None
+            # Not abandoned when cancelled: the descriptor stays in use until the thread is back, which is soon.
+            drawn = await trio.to_thread.run_sync(
+                self._recorder.draw, self._file.disk, tap, total, limiter=self._threads
+            )
+            more = drawn.more
+            self._advance()
+            self._offset = self._file.written
+            if drawn.error is not None:
+                self._lose_disk(drawn.error)
+                self._offset += len(drawn.rest)
+                self._queue.append(drawn.rest)
+                self._queued += len(drawn.rest)
+                self._work.unpark_all()
+
+    def _advance(self) -> None:
+        self._file.advance(self._recorder.end)
 
     # The task
 
@@ -205,9 +239,12 @@ class Writing:
                 while not self._queue:
                     if self._ended:
                         return
+                    self._resting = True
+                    self._space.unpark_all()
                     await self._work.park()
+                self._resting = False
                 with trio.move_on_at(patience):
-                    while self._queued < _BATCH and len(self._queue) < _CHUNKS and not self._ended:
+                    while not (self._queued >= _BATCH or len(self._queue) >= _CHUNKS or self._ended or self._hurry):
                         await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
@@ -225,48 +262,31 @@ class Writing:
         done, end = 0, self._found
         while done < end:
             goal = min(end, done + _REHASH)
-            await trio.to_thread.run_sync(self._read_back, done, goal, limiter=self._threads)
+            assert self._file.disk is not None
+            await trio.to_thread.run_sync(self._recorder.read_back, self._file.disk, done, goal, limiter=self._threads)
             done = goal
         self._rehashed = True
 
-    def _read_back(self, start: int, end: int) -> None:
-        assert self._file.disk is not None
-        buffer = memoryview(bytearray(min(_PIECE, end - start)))
-        while start < end:
-            count = os.preadv(self._file.disk, [buffer[: end - start]], start)
-            if count == 0:
-                raise OSError("the partial file has become shorter")
-            self._hash.update(buffer[:count])
-            start += count
-
     async def _onto_disk(self, chunks: list[bytes]) -> None:
         # Not abandoned when cancelled: the descriptor stays in use until the thread is back.
-        offset = self._file.written
-        written, error = await trio.to_thread.run_sync(self._write_and_hash, chunks, offset, limiter=self._threads)
-        self._file.advance(offset + written)
-        if error is None:
-            return
+        assert self._file.disk is not None
+        written, error = await trio.to_thread.run_sync(
+            self._recorder.record, self._file.disk, chunks, limiter=self._threads
+        )
+        self._advance()
+        if error is not None:
+            self._lose_disk(error)
+            await self._into_memory(_after(chunks, written))
+
+    def _lose_disk(self, error: OSError) -> None:
         log.error(
             "%s: cannot be stored: %s; it goes on from memory to those who read it, and is not kept",
             self._download.digest,
             error.strerror or error,
         )
         self.forsake()
-        await self._into_memory(_after(chunks, written), hashed=True)
 
-    def _write_and_hash(self, chunks: list[bytes], offset: int) -> tuple[int, OSError | None]:
-        """In a thread. Readers get the bytes before they are hashed; the last ones wait for the verdict."""
-        assert self._file.disk is not None
-        written, error = self._write_at(self._file.disk, chunks, offset)
-        self._token.run_sync_soon(self._file.advance, offset + written)
-        for chunk in chunks:
-            self._hash.update(chunk)
-        if offset + written - self._synced >= _WRITEBACK:
-            start_writeback(self._file.disk, self._synced, offset + written)
-            self._synced = offset + written
-        return written, error
-
-    async def _into_memory(self, chunks: list[bytes], *, hashed: bool = False) -> None:
+    async def _into_memory(self, chunks: list[bytes]) -> None:
         """Past the end of the disk: no further ahead of the slowest reader than the window. Raises _NobodyReads."""
         memory = self._file.spill()
         for chunk in chunks:
@@ -279,8 +299,7 @@ class Writing:
                 count = os.pwrite(memory, view[:room], self._file.written)
                 self._file.advance(self._file.written + count)
                 view = view[count:]
-            if not hashed:
-                self._hash.update(chunk)
+            self._recorder.add(chunk)
         await trio.lowlevel.checkpoint()
 
     def _check_readers(self) -> None:
@@ -298,7 +317,7 @@ class Writing:
         """The origin has delivered all it has: if it is right, store it. Returns whether the partial file may stay."""
         file, digest = self._file, self._download.digest
         total = file.written if file.total is None else file.total
-        found = self._hash.hexdigest()
+        found = self._recorder.hexdigest()
         if file.written != total:
             self._wrong = f"upstream sent {file.written} of {total} bytes"
         elif found != digest.hex:

@@ -25,10 +25,12 @@ from mxart.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnava
 from mxart.message import Headers
 from mxart.upstream.base import Ask, Reply, Upstream
 from mxart.upstream.failure import RangeRefused
+from mxart.upstream.tap import Tap, Tapped
 from mxart.upstream.timing import Patience, pause
 
 _log = logging.getLogger("mxart.upstream")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+_FAST = 65536  # bytes that came at once: more will, and a thread is worth its visit
 _PATIENCE = Patience(rounds=6, first_pause=0.2, longest_pause=10.0)
 
 
@@ -41,6 +43,7 @@ class Sink(Protocol):
     def headers(self) -> Headers | None: ...
     def begin(self, total: int | None, headers: Headers) -> None: ...
     async def write(self, chunk: bytes) -> None: ...
+    async def draw(self, tap: Tap) -> None: ...
 
 
 class _Broken(Exception):
@@ -131,6 +134,7 @@ class Download:
         sink.begin(total, headers)
         self._begun, self._total = True, total
         skip = offset - start
+        first = True
         while True:
             try:
                 data = await reply.receive()
@@ -143,6 +147,9 @@ class Download:
                 if not data:
                     continue
             await sink.write(data)
+            if first or len(data) >= _FAST:
+                await _draw(reply, sink)
+            first = False
         if skip or (total is not None and sink.offset < total):
             # A 206 may hold less than was asked for (RFC 9110 section 15.3.7); a file may have shrunk.
             raise _Broken(
@@ -177,6 +184,17 @@ class Download:
     def _refused(self, reply: Reply, what: str) -> _Broken:
         self._begun = True  # once more, without Range
         return _Broken(UpstreamFailed(f"{self._upstream.name}: {reply.origin} {what}"), reply.origin)
+
+
+async def _draw(reply: Reply, sink: Sink) -> None:
+    """Let the sink take what comes without a pause. How it goes on, or ends, is for `receive` to say."""
+    if not isinstance(reply, Tapped) or (tap := reply.tap()) is None:
+        return
+    before = sink.offset
+    try:
+        await sink.draw(tap)
+    finally:
+        reply.drawn(sink.offset - before)
 
 
 def _with_length(headers: Headers, total: int | None) -> Headers:

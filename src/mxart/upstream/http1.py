@@ -45,6 +45,7 @@ class Http1Connection:
         self._rest = b""  # of the body, that came with the head
         self._left = 0
         self._keep = True
+        self._trouble: Trouble | None = None  # met by `take`
         self.expires = 0.0  # kept by the pool
 
     @property
@@ -123,6 +124,8 @@ class Http1Connection:
 
     async def receive(self) -> bytes:
         """The next bytes of the body, b"" at its end. Cancellation loses nothing."""
+        if self._trouble is not None:
+            raise self._trouble
         try:
             match self._framing:
                 case _Framing.DONE:
@@ -142,6 +145,26 @@ class Http1Connection:
         except FOREIGN as error:
             self._framing = _Framing.BROKEN
             raise trouble_of(error, f"{self.origin} broke off the body") from None
+
+    @property
+    def tappable(self) -> bool:
+        """Whether `take` may give something: the rest of the body comes from the wire as it is."""
+        return self._framing is _Framing.LENGTH and not self._rest
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        """`receive` for a thread, while no task calls it: see tap.Tap."""
+        if not self.tappable or self._trouble is not None:
+            return 0
+        try:
+            count = self._wire.read_into(buffer[: self._left], wait)
+        except FOREIGN as error:
+            self._framing = _Framing.BROKEN
+            self._trouble = trouble_of(error, f"{self.origin} broke off the body")
+            return 0
+        self._left -= count
+        if not self._left:
+            self._framing = _Framing.DONE
+        return count
 
     async def _receive_counted(self) -> bytes:
         data = self._rest or await self._wire.receive_some(min(self._left, RECEIVE_BYTES))

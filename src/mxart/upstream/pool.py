@@ -17,6 +17,7 @@ from mxart.upstream.failure import FOREIGN, Cause, Trouble, reason, trouble_of
 from mxart.upstream.http1 import Http1Connection
 from mxart.upstream.http2 import Http2Connection, Http2Stream
 from mxart.upstream.proxies import Ways
+from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin
@@ -45,6 +46,11 @@ class Exchange:
         with trio.move_on_after(timeout):
             return await self._channel.receive()
         raise Trouble(Cause.STALLED, f"the body stalled for {timeout:g} s")
+
+    def tap(self) -> Tap | None:
+        """See tap.Tapped."""
+        channel = self._channel
+        return channel if isinstance(channel, Http1Connection) and channel.tappable else None
 
     async def read(self, max_bytes: int) -> bytes:
         """A small body whole. Raises Trouble if it is larger."""

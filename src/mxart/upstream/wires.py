@@ -13,8 +13,10 @@ then torn, and every later call raises.  Errors are OSError and ssl.SSLError, ma
 
 from __future__ import annotations
 
+import os
+import select
 import ssl
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
@@ -31,6 +33,13 @@ class Wire(Protocol):
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """The next bytes; b"" when the peer has finished. TLS may give a little more than `max_bytes`."""
+        ...
+
+    def read_into(self, buffer: memoryview, wait: float) -> int:
+        """For a thread, while no task receives: fill `buffer` from its front, waiting at most `wait` seconds.
+
+        Returns 0 if nothing came, and at the end: `receive_some` tells which.
+        """
         ...
 
     async def send_all(self, data: bytes) -> None: ...
@@ -56,6 +65,20 @@ class PlainWire:
     async def receive_some(self, max_bytes: int) -> bytes:
         return await self._sock.recv(max_bytes)
 
+    def read_into(self, buffer: memoryview, wait: float) -> int:
+        fd = self._sock.fileno()
+        try:
+            return os.readv(fd, [buffer])
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            if not poll.poll(wait * 1000):
+                return 0
+        try:
+            return os.readv(fd, [buffer])
+        except BlockingIOError:
+            return 0
+
     async def send_all(self, data: bytes) -> None:
         if self._torn:
             raise ConnectionAbortedError("an earlier message was cut off")
@@ -80,6 +103,7 @@ class TlsWire:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
+        self._scratch: memoryview | None = None  # for ciphertext
 
     @property
     def alpn(self) -> str:
@@ -121,6 +145,32 @@ class TlsWire:
                 if not records:
                     raise  # else what came before the error first; it comes again
             return records[0] if len(records) == 1 else b"".join(records)
+
+    def read_into(self, buffer: memoryview, wait: float) -> int:
+        filled = self._decrypt_into(buffer)
+        if not filled and not self._out.pending:
+            if self._scratch is None:
+                self._scratch = memoryview(bytearray(RECEIVE_BYTES))
+            if count := self._wire.read_into(self._scratch, wait):
+                self._in.write(self._scratch[:count])
+                filled = self._decrypt_into(buffer)
+        return filled
+
+    def _decrypt_into(self, buffer: memoryview) -> int:
+        filled = 0
+        try:
+            while filled < len(buffer):
+                # With a buffer it is the number of bytes, and any writable buffer will do (ssl.SSLSocket.read).
+                count = cast("int", self._tls.read(len(buffer) - filled, buffer[filled:]))
+                if not count:
+                    break
+                filled += count
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            if not filled:
+                raise  # else what came before the error first; it comes again
+        return filled
 
     async def send_all(self, data: bytes) -> None:
         self._tls.write(data)  # a memory BIO takes everything

@@ -1,0 +1,29 @@
+"""A body that a thread may draw, past the event loop: the fast way for large files over HTTP/1.1."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+
+class Tap(Protocol):
+    """Where a thread draws the bytes of a body from, as they come: the same shape as the store's."""
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        """Fill `buffer` from its front with what is there, waiting at most `wait` seconds for the first byte of it.
+
+        Returns how many bytes it was; 0 if nothing came, or if nothing will: `receive` tells which.  Never raises.
+        """
+        ...
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A `base.Reply` whose body need not come through `receive`. Only some are."""
+
+    def tap(self) -> Tap | None:
+        """For a thread to take over from `receive`, until it gets 0; None where only `receive` will do."""
+        ...
+
+    def drawn(self, count: int) -> None:
+        """So many bytes were taken from the tap."""
+        ...
