@@ -14,7 +14,7 @@ def make(workers: int = 2) -> Metrics:
         [
             Family("seen", "counter", "Things seen", [("colour", ("red", "blue"))]),
             Family("open", "gauge", "Things open"),
-            Family("left", "gauge", "Things left", [("colour", ("red",))], most=True),
+            Family("left", "gauge", "Things left", [("colour", ("red", "blue"))], latest=True),
             Family("took", "histogram", "Time taken", [("colour", ("red", "blue"))]),
         ],
         workers,
@@ -37,11 +37,16 @@ def test_workers_count_for_themselves_and_a_scrape_adds_up() -> None:
         metrics.for_worker(worker)
         metrics.add("seen", "red", amount=3)
         metrics.set("open", value=5)
-        metrics.set("left", "red", value=7 + worker)
+        metrics.set("left", "red", value=1 - worker)
     found = read(metrics)
     assert found["seen_total", "red"] == 6
     assert found["open", ""] == 10
-    assert found["left", "red"] == 8
+    # What all share is as the last one of them left it, nothing as well, and however long ago.
+    assert found["left", "red"] == metrics.latest("left", "red") == 0
+    assert ("left", "blue") not in found
+    assert metrics.latest("left", "blue") is metrics.latest("left", "a-strangers-idea") is None
+    metrics.for_worker(0)
+    assert metrics.latest("left", "red") == 0
     assert ("seen_total", "blue") not in found
 
 

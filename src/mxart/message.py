@@ -122,6 +122,7 @@ class Trace(Struct):
     outcome: str = ""  # hit, miss, joined, revalidated, stale, local, ...
     upstream_seconds: float = 0.0
     upstream_requests: int = 0
+    upstream_remaining: int | None = None  # how many requests upstream said it will still take
     notes: list[str] = field(default_factory=list)
     came_by: tuple[str, ...] = ()  # the instances of this program between the client and us (mxart.via)
     number: int = field(default_factory=_numbers.__next__)  # of the exchange, in this worker

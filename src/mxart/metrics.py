@@ -31,7 +31,7 @@ class Family:
         help_text: str,
         labels: Sequence[tuple[str, Sequence[str]]] = (),
         *,
-        most: bool = False,
+        latest: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -39,7 +39,7 @@ class Family:
         self.labels = tuple(label for label, _ in labels)
         self.series = {values: index for index, values in enumerate(product(*(values for _, values in labels)))}
         self.width = _WIDTH if kind == "histogram" else 1
-        self.most = most  # across workers a gauge is the largest value, not the sum
+        self.latest = latest  # a gauge that all workers share: what any of them set last, nothing before that
         self.start = 0
 
 
@@ -60,7 +60,7 @@ class Metrics:
         """Count in this worker's array from now on: on from where one before it stopped, but nothing of it is open."""
         self._own = self._arrays[index]
         for family in self.families.values():
-            if family.kind == "gauge":
+            if family.kind == "gauge" and not family.latest:
                 self._own[family.start : family.start + len(family.series)] = memoryview(
                     bytes(8 * len(family.series))
                 ).cast("d")
@@ -73,11 +73,22 @@ class Metrics:
             self._own[family.start + series * family.width] += amount
 
     def set(self, name: str, *labels: str, value: float) -> None:
-        """Set this worker's part of a gauge."""
+        """Set this worker's part of a gauge, or, of one that is `latest`, the whole."""
         family = self.families[name]
         series = family.series.get(labels)
-        if series is not None:
+        if series is None:
+            return
+        if family.latest:
+            self._arrays[0][family.start + series] = value + 1.0  # 0 is: nobody has set it
+        else:
             self._own[family.start + series] = value
+
+    def latest(self, name: str, *labels: str) -> float | None:
+        """What a gauge that is `latest` was set to; None: it was not."""
+        family = self.families[name]
+        series = family.series.get(labels)
+        value = 0.0 if series is None else self._arrays[0][family.start + series]
+        return value - 1.0 if value else None
 
     def observe(self, name: str, *labels: str, seconds: float) -> None:
         """Put a duration into its bucket."""
@@ -90,10 +101,13 @@ class Metrics:
 
     def values(self, family: Family) -> Iterator[tuple[tuple[str, ...], list[float]]]:
         """Label values and the numbers of each series, over all workers; series that never counted are left out."""
-        together = max if family.most else sum
         for labels, series in family.series.items():
+            if family.latest:
+                if (value := self.latest(family.name, *labels)) is not None:
+                    yield labels, [value]
+                continue
             base = family.start + series * family.width
-            numbers = [together(array[base + n] for array in self._arrays) for n in range(family.width)]
+            numbers = [sum(array[base + n] for array in self._arrays) for n in range(family.width)]
             if any(numbers) or not family.labels:
                 yield labels, numbers
 

@@ -20,6 +20,7 @@ from mxart.config import Upstreams
 from mxart.errors import ConfigError, NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers
 from mxart.upstream.base import Ask
+from mxart.upstream.budget import Budget
 from mxart.upstream.dial import Dialer
 from mxart.upstream.remote import Remote
 from mxart.upstream.timing import USUAL_TIMEOUTS, Patience, Timeouts
@@ -527,16 +528,20 @@ async def test_the_observer_hears_what_happens() -> None:
         def failed(self, upstream: str, cause: str) -> None:
             self.heard.append(cause)
 
-        def rate_limit(self, upstream: str, remaining: int) -> None:
-            self.heard.append(f"{remaining} left")
+        def budget(self, upstream: str, budget: Budget) -> None:
+            self.heard.append(f"{budget.remaining} of {budget.limit} left")
+
+        def document(self, upstream: str, method: str) -> None:
+            self.heard.append(method)
 
     ears = Ears()
     async with fake_upstream() as up:
-        up.on("/blob", say(status=503), say(b"abc", headers={"RateLimit-Remaining": "76;w=21600"}))
+        told = {"RateLimit-Remaining": "76;w=21600", "RateLimit-Limit": "100;w=21600"}
+        up.on("/blob", say(status=503), say(b"abc", headers=told))
         hub = remote(up.url, observer=ears)
         await pull(hub)
         await hub.aclose()
-    assert ears.heard == [("hub", 503, True), "unavailable", ("hub", 200, True), "76 left", 3]
+    assert ears.heard == [("hub", 503, True), "unavailable", ("hub", 200, True), "76 of 100 left", "GET", 3]
 
 
 async def test_no_secret_gets_into_the_log(caplog: pytest.LogCaptureFixture) -> None:

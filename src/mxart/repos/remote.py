@@ -17,6 +17,7 @@ from mxart.repos.base import File, Format, Listing
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
+from mxart.upstream.budget import budget_of
 from mxart.via import via
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Remote:
         started = time.perf_counter()
         try:
             async with self.upstream.open(asked_by(ask, trace)) as reply:
+                if (budget := budget_of(reply.headers)) is not None:
+                    trace.upstream_remaining = budget.remaining
                 yield reply
         finally:
             trace.upstream_seconds += time.perf_counter() - started

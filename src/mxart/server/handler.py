@@ -148,6 +148,7 @@ class Gate:
             "total_ms": _ms(sent.finished - sent.started),
             "upstream_requests": trace.upstream_requests,
             "upstream_ms": _ms(trace.upstream_seconds),
+            **({} if trace.upstream_remaining is None else {"upstream_remaining": trace.upstream_remaining}),
             "agent": request.headers.get("user-agent") or "",
         }
         if sent.error is not None:

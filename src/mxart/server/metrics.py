@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from mxart.metrics import Family, Metrics
+from mxart.upstream.budget import Budget
+
+_log = logging.getLogger("mxart.upstream")
 
 OUTCOMES = ("hit", "miss", "joined", "revalidated", "stale", "local", "negative", "static", "own", "none")
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "cut")
@@ -33,6 +37,9 @@ UPSTREAM_REQUESTS = "mxart_upstream_requests"
 UPSTREAM_RECEIVED = "mxart_upstream_received_bytes"
 UPSTREAM_FIRST_BYTE = "mxart_upstream_first_byte_seconds"
 UPSTREAM_REMAINING = "mxart_upstream_ratelimit_remaining"
+UPSTREAM_LIMIT = "mxart_upstream_ratelimit_limit"
+UPSTREAM_LOW = "mxart_upstream_ratelimit_low"
+UPSTREAM_DOCUMENTS = "mxart_upstream_documents"
 LIMITED = "mxart_rate_limited_requests"
 WORKERS = "mxart_workers"
 DNS_QUERIES = "mxart_dns_queries"
@@ -77,7 +84,23 @@ def families(repositories: Iterable[str]) -> list[Family]:
             "gauge",
             "What upstream last said of its rate limit's remainder",
             [("repository", names)],
-            most=True,
+            latest=True,
+        ),
+        Family(
+            UPSTREAM_LIMIT, "gauge", "What upstream last said of its rate limit", [("repository", names)], latest=True
+        ),
+        Family(
+            UPSTREAM_LOW,
+            "gauge",
+            "1 when less than a tenth of upstream's rate limit is left, until a fifth is",
+            [("repository", names)],
+            latest=True,
+        ),
+        Family(
+            UPSTREAM_DOCUMENTS,
+            "counter",
+            "Documents that upstream gave; Docker Hub counts a GET as a pull, and no HEAD",
+            [("repository", names), ("method", ("GET", "HEAD"))],
         ),
         Family(LIMITED, "counter", "Requests refused because their client sent too many"),
         Family(WORKERS, "gauge", "Worker processes serving"),
@@ -107,5 +130,19 @@ class UpstreamObserver:
     def failed(self, upstream: str, cause: str) -> None:  # the cause is in the log
         self._metrics.add(UPSTREAM_REQUESTS, upstream, "failed")
 
-    def rate_limit(self, upstream: str, remaining: int) -> None:
-        self._metrics.set(UPSTREAM_REMAINING, upstream, value=remaining)
+    def document(self, upstream: str, method: str) -> None:
+        self._metrics.add(UPSTREAM_DOCUMENTS, upstream, method)
+
+    def budget(self, upstream: str, budget: Budget) -> None:
+        self._metrics.set(UPSTREAM_REMAINING, upstream, value=budget.remaining)
+        if not budget.limit:
+            return
+        self._metrics.set(UPSTREAM_LIMIT, upstream, value=budget.limit)
+        was_low = bool(self._metrics.latest(UPSTREAM_LOW, upstream))  # whichever worker told
+        if budget.is_low and not was_low:
+            self._metrics.set(UPSTREAM_LOW, upstream, value=1.0)
+            text = "%s: upstream takes only %d more of %d requests; what is kept goes on being served"
+            _log.warning(text, upstream, budget.remaining, budget.limit)
+        elif was_low and budget.is_ample:
+            self._metrics.set(UPSTREAM_LOW, upstream, value=0.0)
+            _log.warning("%s: upstream takes %d of %d requests again", upstream, budget.remaining, budget.limit)

@@ -135,8 +135,9 @@ class Trouble(MxartError):
                 f"{upstream}: {self.detail}", challenge=self.challenge, forbidden=self.cause is Cause.FORBIDDEN
             )
         retry_after = self.retry_after
-        if retry_after is None and self.rule.problem is UpstreamUnavailable:
-            retry_after = 10.0  # a client without a hint comes back at once
+        if self.rule.problem is UpstreamUnavailable:
+            # A client without a hint comes back at once; so does one that is told 0.
+            retry_after = 10.0 if retry_after is None else max(1.0, retry_after)
         return self.rule.problem(f"{upstream}: {self.detail}", retry_after=retry_after)
 
 

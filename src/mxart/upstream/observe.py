@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mxart.upstream.budget import Budget
+
 
 class Observer(Protocol):
     """Counts. `upstream` is the repository's name; there are few of them, so it may be a metric's label."""
@@ -20,8 +22,12 @@ class Observer(Protocol):
         """An attempt failed; `cause` is one of a few words: "refused", "timeout", "http 503", ..."""
         ...
 
-    def rate_limit(self, upstream: str, remaining: int) -> None:
-        """The upstream told how many requests it will still take (`ratelimit-remaining`)."""
+    def budget(self, upstream: str, budget: Budget) -> None:
+        """The upstream told how many requests it will still take."""
+        ...
+
+    def document(self, upstream: str, method: str) -> None:
+        """The upstream gave a document, or its head; not the bytes of a large file."""
         ...
 
 
@@ -37,7 +43,10 @@ class Silent:
     def failed(self, upstream: str, cause: str) -> None:
         """Nothing."""
 
-    def rate_limit(self, upstream: str, remaining: int) -> None:
+    def budget(self, upstream: str, budget: Budget) -> None:
+        """Nothing."""
+
+    def document(self, upstream: str, method: str) -> None:
         """Nothing."""
 
 

@@ -29,6 +29,7 @@ from mxart.errors import ConfigError, NotFound, Problem
 from mxart.upstream.authorize import Authorizer, challenge_of
 from mxart.upstream.base import Ask, Reply
 from mxart.upstream.breaker import Event
+from mxart.upstream.budget import budget_of
 from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import Cause, Trouble, status_trouble
 from mxart.upstream.mirror import Mirror
@@ -333,7 +334,14 @@ class Remote:
             headers = (*headers, ("via", via((*hops(ask.headers), self._pseudonym))))
         if authorization is not None:
             headers = (*headers, ("authorization", authorization))
-        return await self._exchange(url, method, headers, b"", bulk=ask.bulk, reach=reach)
+        exchange = await self._exchange(url, method, headers, b"", bulk=ask.bulk, reach=reach)
+        # What a caller's own credentials have left is not ours to tell.
+        if trusted and "authorization" not in ask.headers:
+            if (budget := budget_of(exchange.headers)) is not None:
+                self.observer.budget(self.name, budget)
+            if not ask.bulk and exchange.status == 200:
+                self.observer.document(self.name, method)
+        return exchange
 
     async def _exchange(
         self, url: Url, method: str, headers: tuple[tuple[str, str], ...], body: bytes, *, bulk: bool, reach: Reach
@@ -343,9 +351,6 @@ class Remote:
         seconds = trio.current_time() - started
         self.observer.answered(self.name, exchange.status, seconds)
         _log.debug("%s: %s %s: %d in %.3f s", self.name, method, url, exchange.status, seconds)
-        remaining = (exchange.headers.get("ratelimit-remaining") or "").partition(";")[0].strip()
-        if remaining.isascii() and remaining.isdigit():
-            self.observer.rate_limit(self.name, int(remaining))
         return exchange
 
     async def _fetch(
