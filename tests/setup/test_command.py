@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from mxart.cli import main
@@ -94,6 +95,27 @@ def test_another_ca_can_be_given_and_a_missing_one_is_told(machine: Machine, tmp
     assert not machine.data.exists()
     done = machine.client("podman", "--ca", str(tmp_path / "none"), url="https://images.test")
     assert (done.exit_code, "cannot be read" in done.stderr) == (2, True)
+
+
+def test_of_a_ca_of_the_users_own_clients_are_told_only_when_it_is_given(machine: Machine, tmp_path: Path) -> None:
+    trustme.CA().issue_cert("*.test").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own.pem"))
+    given = tmp_path / "root.pem"
+    given.write_text("-----BEGIN CERTIFICATE-----\n")
+    for table in (
+        'ca_cert = "c.pem"\nca_key = "k.pem"',
+        f'certificates = [{{cert = "{tmp_path}/own.pem", key = "k.pem"}}]',
+    ):
+        config = tmp_path / "mxart.toml"
+        config.write_text(f"[tls]\n{table}\n")
+        before = ("--config", str(config))
+        done = machine.run("skopeo", "--url", "https://images.test", before=before)
+        assert done.exit_code == 0
+        assert "certs.d" not in done.stdout
+        assert "come from a CA of your own" in done.stderr
+        done = machine.run("skopeo", "--url", "https://images.test", "--ca", str(given), before=before)
+        assert "certs.d/images.test/mxart.crt" in done.stdout
+        assert "CA of your own" not in done.stderr
+    assert not machine.data.exists()
 
 
 def test_a_name_that_our_certificate_would_not_have_is_told(machine: Machine) -> None:

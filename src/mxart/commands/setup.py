@@ -152,13 +152,15 @@ def _server(config: Config, url: str | None, ca: str | None) -> Server:
     """Raises SetupError, ConfigError."""
     where = url or default_url(config, socket.gethostname())
     plain = server(config, where)
-    if plain.is_plain or (ca is None and _has_own_certificate(config, plain.host)):
-        return plain
+    if plain.is_plain or (ca is None and (config.tls.ca_cert or _has_own_certificate(config, plain.host))):
+        return plain  # the certificates come from a CA of the user's, whose root is not ours to know
     return server(config, where, ca=authority(config).pem.decode() if ca is None else _read(ca).decode())
 
 
 def _doubts(config: Config, found: Server, ca: str | None) -> tuple[str, ...]:
     notes = [f"clients reach this server at {found.url}; --url says otherwise"]
+    if found.scheme == "https" and not found.ca:
+        notes.append("its certificates come from a CA of your own, which clients have to trust: --ca FILE tells them")
     if (
         found.scheme == "https"
         and ca is None

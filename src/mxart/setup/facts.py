@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mxart.claims import ca_scope, claimed_hosts, own_names
 from mxart.config import Config, Repository, parse_address
+from mxart.domains import is_ip
 from mxart.setup.plan import SetupError
 
 HUB = "docker.io"
@@ -91,7 +93,7 @@ def default_url(config: Config, hostname: str) -> str:
             continue
         scheme = "https" if listener.tls else "http"
         if host in _ANY:
-            named = next((name for name in config.tls.names if not _is_address(name)), "") if listener.tls else ""
+            named = next((name for name in config.tls.names if not is_ip(name)), "") if listener.tls else ""
             host = named or hostname.lower()
         return f"{scheme}://{authority(scheme, host, port)}"
     first = config.listeners[0]
@@ -111,7 +113,7 @@ def server(config: Config, url: str, ca: str = "") -> Server:
         port = -1
     host = (parts.hostname or "").lower()
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    named = _is_address(host) or re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", host)
+    named = is_ip(host) or re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", host)
     if parts.scheme not in _PORTS or not named or extra or port == -1:
         raise SetupError(f"{url}: write http://host:port or https://host:port, nothing behind it")
     port = port or _PORTS[parts.scheme]
@@ -127,9 +129,10 @@ def server(config: Config, url: str, ca: str = "") -> Server:
 
 
 def is_vouched_for(config: Config, host: str, hostname: str) -> bool:
-    """Whether the certificates that we mint name a host. An address is named by the connection that comes in on it."""
-    ours = {name for repository in config.repositories.values() for name in repository.hosts}
-    return _is_address(host) or host in ours | {"localhost", hostname.lower()} | {n.lower() for n in config.tls.names}
+    """Whether certificates that we mint can name a host; an address is named by the connection that comes in on it."""
+    if is_ip(host):
+        return any(ipaddress.ip_address(host) in network for network in ca_scope(config, hostname).networks)
+    return host in (*claimed_hosts(config), *own_names(hostname))
 
 
 def _registries(config: Config, host: str) -> tuple[Registry, ...]:
@@ -195,14 +198,6 @@ def _contains(config: Config, repository: Repository, name: str) -> bool:
     return repository.name == name or any(
         _contains(config, config.repositories[member], name) for member in repository.members
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _local(address: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mxart.config import PRIVATE_NETWORKS, Config, Listener, parse_address
+from mxart.domains import is_ip
 from mxart.setup.facts import is_loopback
 from mxart.setup.plan import Files, Plan, SetupError, own_file
 
@@ -104,7 +105,7 @@ def _reachable(ways: Sequence[Way], *, own: bool, tproxy: bool) -> None:
                 f"{way.host}:{way.to} takes connections of this machine only: --user USER for those,"
                 f' or address = ":{way.to}"'
             )
-        if way.host and not _is_address(way.host):
+        if way.host and not is_ip(way.host):
             raise SetupError(f'{way.host}: rules need an address: address = ":{way.to}", or an IP address')
 
 
@@ -169,11 +170,3 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise SetupError(f'{error}: write a network as "203.0.113.0/24", one address as it is') from None
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
