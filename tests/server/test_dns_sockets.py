@@ -151,7 +151,7 @@ async def test_a_flood_of_datagrams_leaves_room_for_others() -> None:
                 continue  # the kernel's queue was full, and a client asks again
         else:
             pytest.fail("no answer")
-        assert open_files() - files < 700
+        assert open_files() - files < 1100, "256 questions under way, four attempts each"
         nursery.cancel_scope.cancel()
 
 
