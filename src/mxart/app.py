@@ -58,7 +58,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     before = previous if isinstance(previous, Server) else None
     slots = Slots.of_config(config, before)
     ca = authority(config)
-    trust = Trust.read(config)
+    trust = Trust.read(config, ca.pem)
     places = stores(config)
     for place in places.values():
         place.create()

@@ -49,8 +49,8 @@ class Trust:
     credentials: Mapping[str, Credentials]
 
     @classmethod
-    def read(cls, config: Config) -> Trust:
-        """Raises ConfigError naming the repository and the file."""
+    def read(cls, config: Config, ours: bytes = b"") -> Trust:
+        """Raises ConfigError naming the repository and the file. `ours` is the certificate of our own CA, as PEM."""
         tls: dict[str, ClientTls] = {}
         by_file: dict[str, ClientTls] = {}
         credentials: dict[str, Credentials] = {}
@@ -59,7 +59,7 @@ class Trust:
                 continue
             try:
                 if settings.ca_file not in by_file:
-                    by_file[settings.ca_file] = ClientTls(settings.ca_file)
+                    by_file[settings.ca_file] = ClientTls(settings.ca_file, ours)
             except ConfigError as error:
                 raise ConfigError(f"repository.{name}.ca_file: {error}") from None
             tls[name] = by_file[settings.ca_file]

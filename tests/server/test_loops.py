@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import ssl
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
 from kit.http import get
 from kit.proxies import forwarder
@@ -55,6 +57,38 @@ async def test_an_address_translation_that_leads_back_is_a_loop_that_is_named(tm
             lines = wait_until(lambda: warnings(server), "a warning")
             assert f"loop: registry.test:{nat.port} leads back to this server itself; set upstreams.resolve" in lines[0]
             wait_until(lambda: server.log().count('"status":508') == 2 or None, "a line for each request of ours")
+
+
+async def test_over_tls_it_is_known_by_the_certificate(tmp_path: Path) -> None:
+    port = free_port()
+    async with forwarder("127.0.0.1", port) as nat:
+        origin = f"https://registry.test:{nat.port}"
+        settings = config(origin, names='"registry.test" = "127.0.0.1"').replace(
+            'path = "/"', 'path = "/"\nhosts = ["registry.test"]'
+        )
+        with mxart(tmp_path, settings, listen=["127.0.0.1:0", f"127.0.0.1:{port}"], tls=True) as server:
+            context = ssl.create_default_context(cafile=str(server.ca))
+            stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", server.port, ssl_context=context)
+            with trio.fail_after(20):
+                await stream.send_all(f"GET /v2/{TAG} HTTP/1.1\r\nHost: registry.test\r\n\r\n".encode())
+                answer = b""
+                while b"nameservers" not in answer:
+                    answer += await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 502 ")
+            assert (
+                f"loop: {origin} leads back to this server, which shows a certificate of its own CA" in answer.decode()
+            )
+            await trio.aclose_forcefully(stream)
+
+
+async def test_a_stranger_whose_certificate_is_wrong_is_no_loop(tmp_path: Path) -> None:
+    async with fake_upstream(tls=trustme.CA().issue_cert("registry.test")) as up:
+        settings = config(f"https://registry.test:{up.port}", names='"registry.test" = "127.0.0.1"')
+        with mxart(tmp_path, settings) as server:
+            status, body = await pull(server, TAG)
+            assert status == 502
+            assert "certificate is not trusted" in body
+            assert "loop" not in body
 
 
 @pytest.mark.parametrize(("names", "host"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])

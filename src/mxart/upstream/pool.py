@@ -175,6 +175,12 @@ class Pool:
             if wanted and "no application protocol" in str(error).replace("_", " ").lower():
                 self._h2_only.add(origin)
                 return await self._open(origin, bulk, reach)
+            if isinstance(error, ssl.SSLCertVerificationError) and await self._is_ours(origin, reach):
+                raise Trouble(
+                    Cause.LOOP,
+                    f"loop: {origin} leads back to this server, which shows a certificate of its own CA; "
+                    "set upstreams.resolve or nameservers",
+                ) from None
             raise trouble_of(error, str(origin)) from None
         except (*FOREIGN, ValueError) as error:
             wire.close()
@@ -199,6 +205,26 @@ class Pool:
         else:
             connection.retired = True  # two opened at once: this one serves its own request only
         return connection.stream()
+
+    async def _is_ours(self, origin: Origin, reach: Reach) -> bool:
+        """Whether a server that is not trusted is this very one, by a name that leads back here. Nothing is asked."""
+        context = self._tls.ourselves if self._tls is not None else None
+        if context is None:
+            return False
+        try:
+            sock = await self._dialer.connect(origin.host, origin.port, self._ways.to(origin.host), reach)
+        except Trouble:
+            return False
+        wire = PlainWire(sock)
+        try:
+            with trio.move_on_after(self.timeouts.connect):
+                await TlsWire(wire, context, origin.host).handshake()
+                return True
+        except FOREIGN:
+            return False  # somebody else whose certificate is wrong
+        finally:
+            wire.close()
+        return False
 
     async def _drop(self, channel: Http1Connection | Http2Stream) -> None:
         if isinstance(channel, Http1Connection):

@@ -13,11 +13,12 @@ class ClientTls:
 
     `ca_file` (PEM) replaces the system's certificates: whoever names his CA means that one.  Raises
     ConfigError when it cannot be used.  Reading the system's takes tens of milliseconds: share it; it
-    happens at first use, so that a server is ready before.
+    happens at first use, so that a server is ready before.  `ours` is the certificate of this server's own CA (PEM).
     """
 
-    def __init__(self, ca_file: str = "") -> None:
+    def __init__(self, ca_file: str = "", ours: bytes = b"") -> None:
         self._ca_file = ca_file
+        self._ours = ours
         if ca_file:
             _ = self.files, self.documents
 
@@ -30,6 +31,16 @@ class ClientTls:
     def documents(self) -> ssl.SSLContext:
         """For everything else."""
         return _context(self._ca_file, ["h2", "http/1.1"])
+
+    @cached_property
+    def ourselves(self) -> ssl.SSLContext | None:
+        """Believes nobody but this server, to find out whether it is that which answers; None: unknown."""
+        if not self._ours:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be an intermediate
+        context.load_verify_locations(cadata=self._ours.decode("ascii", "replace"))
+        return context
 
 
 def _context(ca_file: str, protocols: list[str]) -> ssl.SSLContext:
