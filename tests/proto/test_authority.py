@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from kit.tls import client_context, connected
+from mxart.claims import Scope
 from mxart.config import CertificateFiles
 from mxart.errors import ConfigError
+from mxart.proto import authority as authority_module
 from mxart.proto.authority import Authority, key_pem, write_atomically
 from mxart.proto.certificates import Contexts
+from mxart.proto.tls import TlsServer
 
 
 def test_a_directory_gets_its_ca_once_and_for_its_owner_only(tmp_path: Path) -> None:
@@ -115,6 +119,58 @@ def test_a_ca_that_cannot_be_used_is_refused_with_a_remedy(tmp_path: Path) -> No
         Authority.open(tmp_path / "file")
 
 
+def test_a_renewal_makes_another_ca_and_keeps_the_old_files_aside(tmp_path: Path) -> None:
+    directory = tmp_path / "ca"
+    assert Authority.find(directory) is None
+    first, nothing = Authority.renew(directory)
+    assert nothing is None
+    second, kept = Authority.renew(directory, Scope(("a.test",), ()))
+    assert kept is not None
+    assert second.certificate.public_key() != first.certificate.public_key()
+    assert second.certificate.subject != first.certificate.subject
+    assert (kept / "ca.pem").read_bytes() == first.pem
+    assert (kept / "ca-key.pem").read_bytes() != (directory / "ca-key.pem").read_bytes()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+    assert stat.S_IMODE((kept / "ca-key.pem").stat().st_mode) == 0o600
+    found = Authority.find(directory)
+    assert found is not None
+    assert found.certificate == second.certificate
+    assert (found.permits("x.a.test"), found.permits("b.test")) == (True, False)
+
+
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_renewal_that_is_cut_short_leaves_a_ca_that_opens(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Authority.open(tmp_path)
+    done: list[Path] = []
+
+    def fail(path: Path, data: bytes, mode: int) -> None:
+        if len(done) == writes:
+            raise OSError(28, "No space left on device")
+        done.append(path)
+        write_atomically(path, data, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(authority_module, "write_atomically", fail)
+        with pytest.raises(ConfigError, match="No space left"):
+            Authority.renew(tmp_path)
+    (kept,) = tmp_path.glob("until-*")
+    assert (kept / "ca.pem").read_bytes() == first.pem
+    assert Authority.open(tmp_path).issue(("a.test",)).chain
+
+
+def test_an_expired_ca_names_the_remedy(tmp_path: Path) -> None:
+    _, now = Authority.open(tmp_path), datetime.now(UTC)
+    key = serialization.load_pem_private_key((tmp_path / "ca-key.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old")])
+    old = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(2), now - timedelta(1))
+    (tmp_path / "ca.pem").write_bytes(old.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(ConfigError, match="has expired: `mxart ca renew` makes another"):
+        Authority.open(tmp_path)
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(OSError, match="directory"):
@@ -153,6 +209,43 @@ def test_contexts_are_kept_per_name_renewed_in_time_and_bounded() -> None:
     assert contexts.find("a.test", "127.0.0.1") is renewed
     contexts.find("c.test", "127.0.0.1")  # b.test was used longest ago
     assert contexts.find("a.test", "127.0.0.1") is renewed
+
+
+async def test_an_open_connection_goes_on_while_new_ones_get_a_renewed_certificate() -> None:
+    clock, authority = Clock(), Authority.ephemeral()
+    clock.now -= timedelta(days=6)
+    server = TlsServer(authority, lambda name: True, clock=clock)
+    async with connected(server, client_context(authority)) as (ours, first):
+        await ours.send_all(b"before ")
+        clock.now += timedelta(days=6)
+        async with connected(server, client_context(authority)) as (_, second):
+            seen = [stream.getpeercert(binary_form=True) for stream in (first, second)]
+            assert seen[0] != seen[1]
+        await ours.send_all(b"and after")
+        received = b""
+        while len(received) < 16:
+            received += await first.receive_some()
+        assert received == b"before and after"
+
+
+def test_what_the_ca_is_not_permitted_is_left_out_where_no_name_is_asked_for() -> None:
+    authority = Authority.ephemeral(Scope(("localhost", "a.test"), (ipaddress.ip_network("10.0.0.0/8"),)))
+    contexts = Contexts(authority, lambda name: False, names=("10.9.9.9", "192.0.2.1", "a.test"))
+
+    def shown(address: str) -> tuple[str, ...]:
+        return contexts._without_name(address)
+
+    assert shown("10.0.0.1") == ("10.0.0.1", "localhost", "10.9.9.9")
+    assert shown("192.0.2.1") == ("localhost", "10.9.9.9")
+    strict = Authority.ephemeral(Scope(("a.test",), (ipaddress.ip_network("10.0.0.0/8"),)))
+    assert Contexts(strict, lambda name: False)._without_name("192.0.2.1") == ("localhost",)  # for who does not verify
+
+
+def test_names_that_need_more_than_the_ca_may_are_told_but_for_those_with_a_certificate(tmp_path: Path) -> None:
+    authority = Authority.ephemeral(Scope(("a.test",), ()))
+    files = [own(tmp_path, Authority.ephemeral(), "*.corp.test")]
+    contexts = Contexts(authority, lambda name: False, certificates=files)
+    assert contexts.needs(["x.a.test", "b.test", "x.corp.test", "corp.test"]) == ("b.test", "corp.test")
 
 
 def test_only_what_is_served_or_listed_is_vouched_for_and_it_is_asked_every_time() -> None:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import trio
 from OpenSSL import SSL
@@ -41,9 +42,12 @@ class TlsServer:
         names: Iterable[str] = (),
         sessions: Sessions | None = None,
         protocols: tuple[bytes, ...] = PROTOCOLS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """See `Contexts`; raises ConfigError. `sessions`, made before forking, lets clients resume with any worker."""
-        self._contexts = Contexts(authority, served, certificates=certificates, names=names, protocols=protocols)
+        self._contexts = Contexts(
+            authority, served, certificates=certificates, names=names, protocols=protocols, clock=clock
+        )
         self._sessions = Sessions() if sessions is None else sessions
         self._protocols = protocols
         self._scratch = memoryview(bytearray(STEP))
