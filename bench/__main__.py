@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 QUESTIONS = (
     "manifest_http1",
     "manifest_http2",
+    "handshakes",
     "blob_plain",
     "blob_tls",
     "tunnel",

@@ -43,8 +43,17 @@ def soon() -> float:
     return trio.current_time() + 5
 
 
-async def test_bytes_that_come_one_by_one_are_looked_at_and_left() -> None:
-    ours, theirs = tcp_pair()
+def as_accepted(sock: trio.socket.SocketType) -> socket.socket:
+    """The same connection as a socket that is not trio's."""
+    raw = socket.socket(fileno=sock.detach())
+    raw.setblocking(False)
+    return raw
+
+
+@pytest.mark.parametrize("own", [False, True])
+async def test_bytes_that_come_one_by_one_are_looked_at_and_left(own: bool) -> None:
+    accepted, theirs = tcp_pair()
+    ours = accepted if own else as_accepted(accepted)
     theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ten = Ten()
     with ours, theirs:
@@ -58,7 +67,7 @@ async def test_bytes_that_come_one_by_one_are_looked_at_and_left() -> None:
                 await theirs.send(bytes([byte]))
                 await wait_all_tasks_blocked()
         assert ten.asked == 10
-        assert await ours.recv(100) == b"0123456789abc"
+        assert await peek_until(ours, lambda data: data, deadline=soon(), max_bytes=100) == b"0123456789abc"
         assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
 
 
@@ -197,13 +206,17 @@ async def test_cancelled_it_leaves_the_socket_as_it_was() -> None:
         assert await ours.recv(10) == b"half"
 
 
-async def test_a_proxy_header_is_taken_and_not_a_byte_more() -> None:
-    ours, theirs = tcp_pair()
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_proxy_header_is_taken_and_not_a_byte_more(own: bool) -> None:
+    """From a socket of trio's, or from the one that accept(2) gave."""
+    accepted, theirs = tcp_pair()
+    ours = accepted if own else as_accepted(accepted)
     with ours, theirs:
         await theirs.send(b"PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\n")
         header = await peek_until(ours, parse_proxy_header, deadline=soon(), max_bytes=100)
         await consume(ours, header.consumed)
-        assert await ours.recv(100) == b"GET / HTTP/1.1\r\n"
+        assert await peek_until(ours, lambda data: data, deadline=soon(), max_bytes=100) == b"GET / HTTP/1.1\r\n"
+        await consume(ours, 16)
         theirs.shutdown(socket.SHUT_WR)
         with pytest.raises(Disconnected):
             await consume(ours, 1)

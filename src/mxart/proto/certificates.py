@@ -74,6 +74,7 @@ class Contexts:
         addresses = (address for name in listed if (address := _address(name)) is not None)
         self._addresses = tuple(address for address in addresses if authority.permits(address))
         self._minted: OrderedDict[str, _Minted] = OrderedDict()
+        self._nameless: dict[str, SSL.Context | tuple[str, tuple[str, ...]]] = {}  # by the address connected to
         self._max = max_contexts
         self._clock = clock
 
@@ -83,9 +84,12 @@ class Contexts:
         Without SNI it is the one for the address that the client connected to, and for `localhost`.
         """
         if sni is None:
-            address = _address(local_address)
-            own = None if address is None else self._own_for(address)
-            return own or self._mint(f"[{address}]", self._without_name(address))
+            known = self._nameless.get(local_address)
+            if known is None:
+                if len(self._nameless) >= self._max:  # a PROXY header may tell of any number of addresses
+                    self._nameless.clear()
+                known = self._nameless[local_address] = self._for_address(_address(local_address))
+            return known if isinstance(known, SSL.Context) else self._mint(*known)
         own = self._own_for(sni)
         if own is not None:
             return own
@@ -96,6 +100,11 @@ class Contexts:
     def needs(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those names that neither a certificate of the user's covers, nor our CA is permitted to vouch for."""
         return tuple(name for name in names if self._own_for(name) is None and not self._authority.permits(name))
+
+    def _for_address(self, address: str | None) -> SSL.Context | tuple[str, tuple[str, ...]]:
+        """The user's own, or what to mint."""
+        own = None if address is None else self._own_for(address)
+        return own or (f"[{address}]", self._without_name(address))
 
     def _without_name(self, address: str | None) -> tuple[str, ...]:
         """One name that the CA is not permitted would make verifiers refuse the others with it."""

@@ -26,7 +26,7 @@ _FIRST_LOOK = 4096  # bytes: nearly every hello and request line is shorter
 
 
 async def peek_until(
-    sock: SocketType,
+    sock: socket.socket | SocketType,
     decide: Callable[[bytes], T | None],
     *,
     deadline: float,
@@ -35,6 +35,7 @@ async def peek_until(
 ) -> T:
     """Wait until `decide` makes something of the first bytes, and return that. Nothing is consumed.
 
+    The socket is non-blocking; with one that is not trio's, bytes that are there cost no round of the scheduler.
     `decide` sees all bytes from the start each time; what it raises goes up.  After it gave None, `missing` may
     tell how many more bytes are needed at least.  `deadline` is of `trio.current_time()`, the caller's for all
     that it does before the connection is in use.  Raises Disconnected when the peer leaves, resets, lets the
@@ -64,11 +65,11 @@ async def peek_until(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
-async def consume(sock: SocketType, count: int) -> None:
+async def consume(sock: socket.socket | SocketType, count: int) -> None:
     """Take exactly `count` bytes that have been peeked at. Raises Disconnected. Does not wait for the peer."""
     while count > 0:
         try:
-            taken = len(await sock.recv(count))
+            taken = len(sock.recv(count) if isinstance(sock, socket.socket) else await sock.recv(count))
         except OSError as error:
             raise Disconnected(f"the client left: {error.strerror}") from error
         if taken == 0:
@@ -76,14 +77,19 @@ async def consume(sock: SocketType, count: int) -> None:
         count -= taken
 
 
-async def _peek(sock: SocketType, size: int, deadline: float) -> bytes:
+async def _peek(sock: socket.socket | SocketType, size: int, deadline: float) -> bytes:
     """All bytes that are there, waiting for the first one only."""
+    while isinstance(sock, socket.socket):
+        try:
+            return sock.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            await _wait_readable(sock, deadline)
     with trio.move_on_at(deadline):
         return await sock.recv(size, socket.MSG_PEEK)
     raise Disconnected(_TOO_SLOW)
 
 
-async def _wait_readable(sock: SocketType, deadline: float) -> None:
+async def _wait_readable(sock: socket.socket | SocketType, deadline: float) -> None:
     with trio.move_on_at(deadline):
         await trio.lowlevel.wait_readable(sock)
         return
@@ -93,7 +99,7 @@ async def _wait_readable(sock: SocketType, deadline: float) -> None:
 _TOO_SLOW = "the client took too long to say what it wants"
 
 
-def _peer_finished(sock: SocketType) -> bool:
+def _peer_finished(sock: socket.socket | SocketType) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))

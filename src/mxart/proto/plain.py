@@ -53,19 +53,21 @@ def disconnected(error: OSError) -> Disconnected:
 
 
 class PlainTransport:
-    """A connected TCP socket. Takes the socket over: `sock` is detached and must not be used any more.
+    """A connected TCP socket. Takes the socket over: `sock` must not be used any more; trio's is detached.
 
     `progress_seconds`: how long a receive, or a send, may go without a byte moving.
     """
 
     protocol = ""
 
-    def __init__(self, sock: trio.socket.SocketType, peer: Peer, progress_seconds: float) -> None:
-        family, kind, proto = sock.family, sock.type, sock.proto
+    def __init__(self, sock: socket.socket | trio.socket.SocketType, peer: Peer, progress_seconds: float) -> None:
         self.peer = peer
-        self._sock = socket.socket(family, kind, proto, fileno=sock.detach())
+        if isinstance(sock, socket.socket):
+            self._sock = sock
+        else:
+            self._sock = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         self._sock.setblocking(False)
-        if family in (socket.AF_INET, socket.AF_INET6):
+        if self._sock.family in (socket.AF_INET, socket.AF_INET6):
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._progress_seconds = progress_seconds
         self._calls = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import trio
@@ -58,7 +57,7 @@ class TlsServer:
 
     async def accept(
         self,
-        sock: SocketType,
+        sock: socket.socket | SocketType,
         peer: Peer,
         hello: ClientHello,
         *,
@@ -67,10 +66,13 @@ class TlsServer:
     ) -> TlsTransport:
         """Shake hands on a socket whose hello was peeked at and is still unread.
 
-        Takes the socket over: `sock` is detached; what it was belongs to the transport, or is closed.  `deadline` is of
+        Takes the socket over: it belongs to the transport, or is closed; trio's is detached.  `deadline` is of
         `trio.current_time()`.  Raises HandshakeFailed; cancellation resets the connection.
         """
-        raw = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        if isinstance(sock, socket.socket):
+            raw = sock
+        else:
+            raw = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         try:
             raw.setblocking(False)
             if raw.family in (socket.AF_INET, socket.AF_INET6):
@@ -90,12 +92,12 @@ class TlsServer:
         except BaseException:
             reset(raw)
             raise
-        peer = replace(peer, scheme="https", sni=hello.sni)
+        peer = Peer(peer.address, peer.port, peer.local_address, peer.local_port, "https", hello.sni)
         return TlsTransport(raw, connection, peer, progress_seconds=progress_seconds, scratch=self._scratch)
 
 
 async def _shake_hands(connection: SSL.Connection, sock: socket.socket, deadline: float) -> None:
-    with trio.move_on_at(deadline):
+    with trio.CancelScope(deadline=deadline):
         while True:
             try:
                 connection.do_handshake()
