@@ -16,7 +16,9 @@ import trio
 import trustme
 
 from kit.chains import CHAINS, Chain, Chains, chains, host, label, microsocks, station, tinyproxy
-from kit.servers import free_port, wait_until
+from kit.http import get
+from kit.repos import manifest
+from kit.servers import free_port, mxart, wait_until
 from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, redirect, say
 from mxart.config import Upstreams
 from mxart.errors import UpstreamFailed
@@ -26,6 +28,7 @@ from mxart.upstream.remote import Remote
 from mxart.upstream.timing import Patience
 from mxart.upstream.tls import ClientTls
 
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ASK = Ask("GET", "v2/a/blobs/1", scope="repository:a:pull")
 DOCUMENT = Ask("GET", "v2/a/manifests/1", scope="repository:a:pull")
 
@@ -129,6 +132,43 @@ async def test_a_tunnel_goes_through_every_nesting_and_a_host_may_have_its_own(
                 answer += await stream.receive_some()
             await trio.aclose_forcefully(stream)
     gone(running, chain, before)
+
+
+async def test_the_program_goes_by_host_then_by_repository_then_by_the_way_for_all(
+    running: Chains, leaf: trustme.LeafCert, ca: trustme.CA, tmp_path: Path
+) -> None:
+    ways: dict[str, Chain] = {
+        "host": ("http", "socks5", "l4"),
+        "repository": ("socks5", "http"),
+        "all": ("l4", "http", "socks5"),
+    }
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with fake_upstream(tls=leaf, port=running.port) as up:
+        up.on("/v2/a/manifests/1", say(manifest("one"), headers={"content-type": MANIFEST}))
+        lines = [
+            "[upstreams]",
+            f'proxy = "{running.proxy(ways["all"])}"',
+            f'proxy_for = {{ "*.{label(ways["host"])}.far.test" = "{running.proxy(ways["host"])}" }}',
+        ]
+        for name, chain in ways.items():
+            lines += [
+                f"[repository.{name}]",
+                'format = "oci"',
+                'kind = "proxy"',
+                f'path = "/{name}"',
+                f'upstream = "https://{host(chain)}:{up.port}"',
+                f'ca_file = "{tmp_path}/ca.pem"',
+            ]
+            if name != "all":
+                lines.append(f'proxy = "{running.proxy(ways["repository"])}"')
+        before = {name: marks(running, chain) for name, chain in ways.items()}
+        with mxart(tmp_path, "\n".join(lines)) as server:
+            for name in ways:
+                with trio.fail_after(20):
+                    answer = await get(server.port, f"/v2/{name}/a/manifests/1")
+                assert (answer.status, answer.body) == (200, manifest("one")), answer.body
+    for name, chain in ways.items():
+        gone(running, chain, before[name])
 
 
 @pytest.mark.parametrize("kind", ["http", "socks5"])

@@ -146,12 +146,13 @@ class Dialer:
             sock = await _first_of(await self.resolver.resolve(nearest.host), nearest.port, nearest.host)
         except Trouble as error:
             raise Trouble(error.cause, f"proxy {nearest}: {error.detail}") from None
+        proxy = nearest
         try:
             for proxy, (next_host, next_port) in zip(way, stations, strict=True):
                 await greet(proxy, sock, next_host, next_port)
         except OSError as error:
             sock.close()
-            raise Trouble(Cause.PROXY, f"proxy on the way to {host}: {reason(error)}") from None
+            raise Trouble(Cause.PROXY, f"proxy {proxy}, on the way to {host}: {reason(error)}") from None
         except BaseException:
             sock.close()
             raise
