@@ -28,8 +28,8 @@ def make_pseudonym() -> str:
 
 def hops(headers: Headers) -> tuple[str, ...]:
     """The instances of this program that a request came by, in their order."""
-    value = headers.combined("via")
-    return tuple(_OURS.findall(value)) if value is not None else ()
+    values = [value for name, value in headers.items if name == "via"]  # nearly always none, on every request
+    return tuple(_OURS.findall(", ".join(values))) if values else ()
 
 
 def via(came_by: tuple[str, ...]) -> str:
