@@ -171,8 +171,12 @@ class Registry:
         inside: World | None = None,
         address: str = "127.0.0.1",
         certificate: tuple[Path, Path] | None = None,
+        auth: str = "",
     ) -> None:
-        """`inside` a world, `address` may use its port 443; `certificate` and key make it speak TLS."""
+        """`inside` a world, `address` may use its port 443; `certificate` and key make it speak TLS.
+
+        `auth` is the section of that name of its configuration, in flow style.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._enter = inside.enter if inside else []
@@ -191,6 +195,7 @@ storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
 http:
   addr: "{self._address}"
   {tls}
+{f"auth: {auth}" if auth else ""}
 """
         )
 

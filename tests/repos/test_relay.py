@@ -357,6 +357,15 @@ async def test_the_ping_asks_for_a_login_as_upstream_does(guarded: Relayed) -> N
     assert guarded.registry.count("GET") == 2
 
 
+async def test_the_door_notices_soon_that_upstream_is_gone(guarded: Relayed) -> None:
+    """Its challenge holds for the ttl; a login that nobody can make must not be in the way of what is kept."""
+    assert await guarded.status("/v2/") == 401
+    guarded.registry.trouble = UpstreamUnavailable("down")
+    guarded.clock.forward(11)
+    assert await guarded.status("/v2/") == 401
+    assert await guarded.status("/v2/") == 200
+
+
 async def test_any_token_passes_the_door(guarded: Relayed) -> None:
     """What it is good for is seen when something is asked for."""
     assert await guarded.status("/v2/", "Bearer whatever") == 200

@@ -18,8 +18,10 @@ serves stale copies as the ordinary one does; without, the trouble is told.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -37,6 +39,7 @@ from mxart.upstream.challenge import parse_challenges, render
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
 _T = TypeVar("_T")
+_LOOK_AGAIN = 10.0  # seconds
 _ERRORS = ("error", "error_description", "error_uri")  # RFC 6750 section 3: about the credentials that were shown
 
 
@@ -158,12 +161,19 @@ class _Door:
 
     async def _learnt(self, trace: Trace) -> tuple[str, ...]:
         """How upstream asks for a login; () if it does not, or cannot be asked: what is kept is served all the same."""
-        if 0 <= self._remote.clock() - self._since < self._holds:
+        age = self._remote.clock() - self._since
+        if 0 <= age < self._holds:
+            if age > _LOOK_AGAIN:  # whether upstream is still there: nobody logs in at one that is gone
+                self._remote.nursery.start_soon(self._look)
             return self._challenge
         with trio.move_on_after(self._remote.rules.patience):
-            challenge, _ = await self._flights.join("", lambda: self._ask(trace))
+            challenge, _ = await self._flights.join("", partial(self._ask, trace))
             return challenge
         return ()
+
+    async def _look(self) -> None:
+        with contextlib.suppress(Problem):
+            await self._flights.join("", partial(self._ask, Trace()))
 
     async def _ask(self, trace: Trace) -> tuple[str, ...]:
         remote = self._remote
