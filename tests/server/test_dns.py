@@ -203,7 +203,7 @@ async def test_a_forwarder_where_nobody_listens_costs_no_time() -> None:
             assert await bench.address("a.test") == "192.0.2.1"
 
 
-@pytest.mark.parametrize("rcode", [2, 4, 5])
+@pytest.mark.parametrize("rcode", [2, 5, 9])
 async def test_a_forwarder_that_cannot_answer_is_not_the_last_word(rcode: int) -> None:
     def fails(query: dns.message.QueryMessage, _server: FakeServer, _tcp: bool) -> bytes:
         reply = dns.message.make_response(query)
@@ -268,7 +268,22 @@ async def test_a_name_above_a_claimed_one_is_not_denied() -> None:
         assert (await bench.ask("other.test")).rcode() == dns.rcode.NXDOMAIN
 
 
-async def test_a_question_of_ours_that_comes_back_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_forwarder_older_than_edns_is_asked_without_it() -> None:
+    def old(query: dns.message.QueryMessage, _server: FakeServer, _tcp: bool) -> bytes:
+        if query.edns < 0:
+            return response(query).to_wire()
+        reply = dns.message.make_response(query)
+        reply.use_edns(-1)
+        reply.set_rcode(dns.rcode.FORMERR)
+        return reply.to_wire()
+
+    async with fake_server(old) as upstream, responder(upstream) as bench:
+        assert await bench.address("a.test") == "192.0.2.1"
+        assert len(upstream.udp) == 2
+
+
+@pytest.mark.parametrize("name", ["registry.example.test", "a.io"])
+async def test_a_question_of_ours_that_comes_back_is_noticed(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """The forwarder's own forwarder is this server: every round trip would make another one."""
     bench: Bench
 
@@ -279,9 +294,9 @@ async def test_a_question_of_ours_that_comes_back_is_noticed(caplog: pytest.LogC
 
     async with fake_server(circle) as upstream, responder(upstream) as bench:
         with trio.fail_after(1):
-            assert (await bench.ask("registry.example.test")).rcode() == dns.rcode.SERVFAIL
+            assert (await bench.ask(name)).rcode() == dns.rcode.SERVFAIL
         assert len(upstream.udp) == 1
-        assert "our own question about registry.example.test came back from 10.9.9.9" in caplog.text
+        assert f"our own question about {name} came back from 10.9.9.9" in caplog.text
 
 
 def test_the_pattern_of_our_questions_keeps_the_name_and_is_not_what_clients_write() -> None:

@@ -182,10 +182,11 @@ def opt(*, payload: int = PAYLOAD, rcode: int = 0, do: bool = False, ede: tuple[
     return b"\x00" + RECORD.pack(Type.OPT, payload, (rcode >> 4) << 24 | (DO if do else 0), len(options)) + options
 
 
-def query(number: int, question: Question, *, do: bool, cd: bool) -> bytes:
+def query(number: int, question: Question, *, do: bool, cd: bool, edns: bool = True) -> bytes:
     """A recursive query of our own. AD says that we want to know whether the answer was validated (RFC 6840, 5.7)."""
     flags = RD | AD | (CD if cd else 0)
-    return HEADER.pack(number, flags, 1, 0, 0, 1) + question.wire + opt(do=do)
+    ours = opt(do=do) if edns else b""
+    return HEADER.pack(number, flags, 1, 0, 0, 1 if edns else 0) + question.wire + ours
 
 
 def reply(

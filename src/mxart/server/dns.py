@@ -147,7 +147,8 @@ class Responder:
         if found is not None and found.fresh:
             self._count("cached")
             return self._answer(asked, found, udp=udp)
-        if self._forwarders is None or self._forwarders.is_ours(asked.question):
+        under_way = asked.key in self._flights
+        if self._forwarders is None or self._forwarders.is_ours(asked.question, under_way=under_way):
             held = self._loop_seldom.due()
             if held is not None:
                 log.warning("dns: our own question about %s came back from %s", asked.question.text, client)
@@ -158,7 +159,7 @@ class Responder:
         if self._cache.has_failed(asked.key, time):
             return self._fail(asked, (Ede.NO_REACHABLE_AUTHORITY, "no forwarder answered just now"), udp=udp)
         full = self._waiting_total >= _WAITING or self._waiting[client] >= _OF_ONE
-        if full or (asked.key not in self._flights and len(self._flights) >= _FLIGHTS):
+        if full or (not under_way and len(self._flights) >= _FLIGHTS):
             held = self._full_seldom.due()
             if held is not None:
                 log.warning("dns: too many questions wait for the forwarders; last of %s", client)

@@ -26,7 +26,7 @@ import trio
 from mxart.config import parse_address
 from mxart.errors import MxartError
 from mxart.proto.dns_kept import Failed, Kept, Truncated, check
-from mxart.proto.dns_wire import Ede, Malformed, Question, query
+from mxart.proto.dns_wire import Ede, Malformed, Question, Rcode, query
 
 log = logging.getLogger("mxart.dns")
 
@@ -91,10 +91,13 @@ class Forwarders:
         self._secret = secret
         self._behind: dict[Server, float] = {}
 
-    def is_ours(self, question: Question) -> bool:
-        """Whether this question is one that we sent: it has gone round."""
+    def is_ours(self, question: Question, *, under_way: bool) -> bool:
+        """Whether this question is one that we sent: it has gone round.
+
+        `under_way`: we are waiting for the answer to an equal one; then even a short name tells.
+        """
         name, letters = patterned(question, self._secret)
-        return letters >= _TELLING_LETTERS and name == question.name
+        return name == question.name and letters >= (1 if under_way else _TELLING_LETTERS)
 
     async def ask(self, question: Question, *, do: bool, cd: bool) -> Kept:
         """An answer within `TOTAL_SECONDS`. Raises Unanswered. Cancellation closes what was opened."""
@@ -167,6 +170,9 @@ class _Round:
     async def _attempt(self, server: Server, over: trio.Event, all_attempts: trio.CancelScope) -> None:
         try:
             found = await _ask_udp(server, self._question, do=self._do, cd=self._cd)
+            if isinstance(found, Failed) and found.rcode in (Rcode.FORMERR, Rcode.NOTIMP):
+                # Perhaps it is older than EDNS (RFC 6891 section 6.2.2).
+                found = await _ask_udp(server, self._question, do=False, cd=self._cd, edns=False)
             if isinstance(found, Truncated):
                 found = await _ask_tcp(server, self._question, do=self._do, cd=self._cd)
         except (OSError, Malformed) as error:
@@ -184,12 +190,14 @@ class _Round:
         over.set()
 
 
-async def _ask_udp(server: Server, question: Question, *, do: bool, cd: bool) -> Kept | Truncated | Failed:
+async def _ask_udp(
+    server: Server, question: Question, *, do: bool, cd: bool, edns: bool = True
+) -> Kept | Truncated | Failed:
     """Raises OSError, Malformed. Waits without an end of its own."""
     number = secrets.randbelow(65536)
     with trio.socket.socket(server.family, socket.SOCK_DGRAM) as sock:
         await sock.connect((server.host, server.port))
-        await sock.send(query(number, question, do=do, cd=cd))
+        await sock.send(query(number, question, do=do, cd=cd, edns=edns))
         for _ in range(_WRONG):
             wire = await sock.recv(65535)
             try:
