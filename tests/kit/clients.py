@@ -158,6 +158,27 @@ runtime = "runc"
         return None  # layers are kept unpacked; it has checked them against the configuration
 
 
+class Buildah(_Commands):
+    """Pulls into a storage of its own."""
+
+    def __init__(self, folder: Path, inside: World, *, ca: Path | None = None, registries: str = "") -> None:
+        super().__init__(folder, inside, ca)
+        conf = folder / "registries.conf"
+        conf.write_text(registries)
+        self.env["CONTAINERS_REGISTRIES_CONF"] = str(conf)
+        self._base = [program("buildah"), "--root", str(folder / "root"), "--runroot", str(folder / "run")]
+        self._base += ["--storage-driver", "vfs"]
+
+    def pull(self, reference: str) -> str:
+        self.run(*self._base, "rmi", "--all", "--force")
+        flags = ["--quiet", "--arch", "amd64", "--signature-policy", str(_policy(self.folder))]
+        identity = self.run(*self._base, "pull", *flags, reference).decode().split()[-1]
+        return f"sha256:{identity}"
+
+    def kept(self, blob: Blob) -> bool | None:
+        return None  # as podman
+
+
 class Ctr(_Commands):
     """containerd with its plain client."""
 

@@ -208,7 +208,7 @@ http:
         self._runs += 1
         command = [program("docker-registry"), "serve", self._config]
         self._service = Service(f"registry-{self._runs}", command, self._folder, within=self._enter)
-        self._service.wait_for_line(r"listening on 127\.")
+        self._service.wait_for_line(r"listening on \d+\.")
 
     def stop(self) -> None:
         """Idempotent. Requests are refused from now on."""

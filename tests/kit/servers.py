@@ -120,12 +120,17 @@ class Service:
 
         return wait_until(look, f"{self.name}: a line like {pattern!r}", seconds)
 
-    def wait_for_port(self, port: int, host: str = "127.0.0.1", seconds: float = 20.0) -> None:
-        """Wait until something accepts there."""
+    def wait_for_port(
+        self, port: int, host: str = "127.0.0.1", seconds: float = 20.0, within: Sequence[str] = ()
+    ) -> None:
+        """Wait until something accepts there; `within` is a command that runs others where it can be reached."""
 
         def look() -> bool | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.output()}")
+            if within:
+                knock = [*within, "bash", "-c", f"exec 3<>/dev/tcp/{host}/{port}"]
+                return subprocess.run(knock, capture_output=True, timeout=5, check=False).returncode == 0 or None
             with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                 return True
             return None
@@ -278,7 +283,7 @@ def nginx(
     command = [program("nginx"), "-p", folder, "-e", "stderr", "-c", config]
     service = Service("nginx", command, folder, within=within)
     try:
-        service.wait_for_port(port, host)
+        service.wait_for_port(port, host, within=within)
     except BaseException:
         service.kill()
         raise
