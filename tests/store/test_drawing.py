@@ -274,7 +274,7 @@ async def test_a_shutdown_ends_a_tap_that_never_stops_and_keeps_what_came(tmp_pa
         joined = await store.transfers.join(Digest.of(DATA), None, again)
         assert await read_all(joined.source) == DATA
         joined.source.close()
-    assert 0 < again.asked[0] <= 2_900_000
+    assert 0 < again.asked[0] < len(DATA)
 
 
 async def test_cancelled_at_every_await_what_is_kept_is_right(tmp_path: Path) -> None:

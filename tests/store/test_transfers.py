@@ -189,6 +189,34 @@ async def test_an_origin_that_gives_up_cuts_its_readers_and_the_next_resumes(tmp
     assert store.partials() == []
 
 
+async def test_the_head_is_kept_with_the_first_bytes_even_if_nothing_more_comes(tmp_path: Path) -> None:
+    bad = ScriptedOrigin(DATA, chunk=10_000, fails_at=10_000, problem=UpstreamFailed("it broke"))
+    good = ScriptedOrigin(DATA)
+    async with running_store(tmp_path) as store:
+        joined = await store.transfers.join(bad.digest, None, bad)
+        assert joined.headers == HEAD
+        joined.source.close()
+        while store.transfers.running:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+        (await store.transfers.join(good.digest, None, good)).source.close()
+    assert (good.asked, good.heads) == ([10_000], [HEAD])
+
+
+async def test_the_first_byte_does_not_wait_for_what_other_processes_are_told(tmp_path: Path) -> None:
+    gate = Gate()
+    origin = ScriptedOrigin(DATA, gate=gate, chunk=20_000)
+    gate.open(1)
+    async with running_store(tmp_path) as store:
+        joined = await store.transfers.join(origin.digest, None, origin)
+        assert await joined.source.available(0) == 20_000
+        assert not [name for name in store.partials() if name.endswith(".notes")]
+        await trio.testing.wait_all_tasks_blocked()
+        assert [name for name in store.partials() if name.endswith(".notes")]
+        gate.open(len(DATA))
+        assert await read_all(joined.source) == DATA
+        joined.source.close()
+
+
 class Wrong:
     """What an upstream may do to a body."""
 

@@ -51,9 +51,16 @@ class Notes:
         self.verified = False
         self.broken: str | None = None
 
-    def append(self, note: Note) -> None:
+    def take(self, note: Note) -> None:
+        """Know it here already; to be told later, by `append`."""
+        if note.headers is not None:
+            self.total, self.headers = note.total, Headers.lowered(note.headers)
+        self.verified = self.verified or note.verified
+        self.broken = self.broken or note.broken
+
+    def append(self, *notes: Note) -> None:
         """Tell everybody. Raises OSError: the disk may be full."""
-        line = msgspec.json.encode(note) + b"\n"
+        line = b"".join(msgspec.json.encode(note) + b"\n" for note in notes)
         if self._fd is None:
             remove(self._path)  # of an earlier file; whoever still reads it is not disturbed
             self._fd = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
@@ -63,7 +70,8 @@ class Notes:
             self._pending = b""
         if os.write(self._fd, line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what a second write(2) would say
-        self._take(note)
+        for note in notes:
+            self.take(note)
 
     def read(self) -> None:
         """Take in what has been told since the last time. Never raises: what cannot be read is not there."""
@@ -85,13 +93,7 @@ class Notes:
             self.close()  # of another file with this name, or not begun: look again later
             return
         for record in records:
-            self._take(record)
-
-    def _take(self, note: Note) -> None:
-        if note.headers is not None:
-            self.total, self.headers = note.total, Headers.lowered(note.headers)
-        self.verified = self.verified or note.verified
-        self.broken = self.broken or note.broken
+            self.take(record)
 
     def close(self) -> None:
         """Let go of the file; what was read stays."""

@@ -72,6 +72,7 @@ class Writing:
         self._offset = self._file.written  # what the origin has delivered, queued or written
         self._found = self._offset  # what an earlier process has left
         self._rehashed = False
+        self._untold: list[Note] = []
         self._resting = False  # the storing task waits for the queue to fill
         self._hurry = False  # somebody waits for the queue to be empty
         self._ended = False  # the origin will deliver nothing more
@@ -107,7 +108,12 @@ class Writing:
             raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
         total = known if total is None else total
         if notes.headers is None or notes.total != total:
-            self._tell(Note(total=total, headers=headers.items))
+            note = Note(total=total, headers=headers.items)
+            notes.take(note)
+            self._untold.append(note)
+            if self._offset:
+                self._tell()
+            self._work.unpark_all()
         self._download.begin(total, headers)
 
     async def write(self, chunk: bytes) -> None:
@@ -120,8 +126,7 @@ class Writing:
         self._offset += len(chunk)
         if self._stored and self._file.written == 0 and not self._queue:
             chunk = self._write_first(chunk)
-            for _ in range(_COURTESY):  # it is sent now, not after the next pieces were received
-                await trio.lowlevel.checkpoint()
+            await _give_way()  # it is sent now, not after the next pieces were received
         if not chunk:
             return
         first = not self._queue
@@ -239,6 +244,11 @@ class Writing:
                 while not self._queue:
                     if self._ended:
                         return
+                    if self._untold:
+                        # A file takes half a millisecond to make. First the reader of this process has its first byte.
+                        await _give_way()
+                        self._tell()
+                        continue
                     self._resting = True
                     self._space.unpark_all()
                     await self._work.park()
@@ -349,24 +359,32 @@ class Writing:
         place(self._download.path, self._paths.blob(self._download.digest))
         remove(self._paths.notes(self._download.digest))
 
-    def _tell(self, note: Note) -> None:
+    def _tell(self, *more: Note) -> None:
         """Notes for other processes. They do without where the disk is full: but for the head, then they are told
         by `forsake`.
         """
+        notes, self._untold = (*self._untold, *more), []
         try:
             if self._stored:
-                self._download.notes.append(note)
+                self._download.notes.append(*notes)
         except OSError as error:
             log.warning("%s: notes cannot be written: %s", self._download.digest, error)
-            if note.headers is not None:
+            if any(note.headers is not None for note in notes):
                 self.forsake()
 
     def _leave(self, keep: bool) -> None:
         if not keep:
             self.forsake()
+        elif self._untold:
+            self._tell()
         self._download.notes.close()
         if self._file.disk is not None:
             unlock(self._file.disk)
+
+
+async def _give_way() -> None:
+    for _ in range(_COURTESY):
+        await trio.lowlevel.checkpoint()
 
 
 class _NobodyReads(Exception):

@@ -31,6 +31,7 @@ from mxart.upstream.timing import Patience, pause
 _log = logging.getLogger("mxart.upstream")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 _FAST = 65536  # bytes that came at once: more will, and a thread is worth its visit
+_RNG = random.Random()  # noqa: S311  # spreads retries, guards nothing; seeding takes longer than all else here
 _PATIENCE = Patience(rounds=6, first_pause=0.2, longest_pause=10.0)
 
 
@@ -68,7 +69,7 @@ class Download:
         self._upstream = upstream
         self._ask = replace(ask, bulk=True)
         self._patience = patience
-        self._rng = rng or random.Random()  # noqa: S311  # spreads retries, guards nothing
+        self._rng = rng or _RNG
         self._whole = False  # Range is of no use here
         self._begun = False
         self._total: int | None = None
