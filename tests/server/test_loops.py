@@ -104,6 +104,15 @@ async def test_names_that_lead_to_our_own_listener_are_never_dialled(tmp_path: P
         assert '"status":508' not in server.log()
 
 
+async def test_a_loop_that_somebody_else_finds_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    async with fake_upstream() as up:
+        up.default = say("round and round", 508)
+        with mxart(tmp_path, config(up.url)) as server:
+            status, body = await pull(server, TAG)
+            assert (status, up.count()) == (502, 1)
+            assert f"{up.url} answers 508" in body
+
+
 async def test_two_servers_that_mirror_each_other_find_what_neither_has(tmp_path: Path) -> None:
     ports = free_port(), free_port()
     data = manifest("one")

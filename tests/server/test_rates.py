@@ -15,8 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.servers import Mxart, mxart, program, wait_until
+from kit.wire import PEER
 from mxart.config import Limits
+from mxart.message import Headers, Request
+from mxart.metrics import Metrics
+from mxart.server.handler import Gate
+from mxart.server.metrics import families
+from mxart.server.own import OwnPages
 from mxart.server.rates import Limiter, Rate, RateTable, client_of, limiter
+from mxart.server.routes import Routes
 
 SECOND = 1_000_000_000
 MONTH = 30 * 86400 * SECOND
@@ -159,6 +166,20 @@ def test_the_burst_is_ten_seconds_of_the_rate_unless_it_is_told() -> None:
 def test_no_rate_is_no_limiter(table: RateTable) -> None:
     assert limiter(Limits(), table) is None
     assert limiter(Limits(requests_per_second=1), table) is not None
+
+
+async def test_a_refusal_is_counted_and_worded_for_whoever_asks(table: RateTable) -> None:
+    metrics = Metrics(families([]), 1)
+    own = OwnPages(metrics, lambda: True, bytes)
+    gate = Gate(Routes([]), {}, own, metrics, limiter=Limiter(table, Rate(SECOND, 1), Clock()))
+
+    async def status(target: str) -> int:
+        return (await gate.handle(Request("GET", target, "mxart.test", Headers(), PEER))).status
+
+    assert [await status("/x") for _ in range(3)] == [404, 429, 429]
+    assert [await status("/-/health?x"), await status("/-/ready")] == [200, 200]
+    assert [await status("/-/metrics"), await status("/-/healthy")] == [429, 429]
+    assert metrics.render()[0].decode().count("mxart_rate_limited_requests_total 4.0") == 1
 
 
 # The program.
