@@ -6,6 +6,8 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from kit.repos import FakeUpstream
 from mxart.errors import UpstreamDenied
 from mxart.upstream.base import Ask, Reply
@@ -22,6 +24,7 @@ class Guarded(FakeUpstream):
         self.public: set[str] = set()
         self.users: dict[str, set[str]] = {}
         self.forbids = False  # 403 to whoever is known
+        self.gate: trio.Event | None = None  # nobody is judged before it opens
 
     def shown(self) -> list[str]:
         """The credentials of each question, in order."""
@@ -34,6 +37,8 @@ class Guarded(FakeUpstream):
     @asynccontextmanager
     async def open(self, ask: Ask) -> AsyncIterator[Reply]:
         shown = ask.headers.get("authorization") or ""
+        if self.gate is not None:
+            await self.gate.wait()
         if self.trouble is None and not self._lets(ask, shown):
             self.asked.append(f"{ask.method} {ask.path}")
             self.asks.append(ask)

@@ -330,10 +330,55 @@ async def test_a_caller_whose_token_died_in_anothers_flight_is_asked_for_himself
     async def pull(user: str) -> None:
         results[user] = await world.status(blob, user)
 
+    world.registry.gate = trio.Event()
     async with trio.open_nursery() as pulls:
-        pulls.start_soon(pull, ALICE)
-        pulls.start_soon(pull, BOB)
+        for user in (ALICE, BOB):
+            pulls.start_soon(pull, user)
+            await trio.testing.wait_all_tasks_blocked()
+        assert results == {}
+        world.registry.gate.set()
     assert results == {ALICE: 401, BOB: 200}
+
+
+@pytest.mark.parametrize("target", [TAG, "blob"])
+async def test_cancellation_at_every_await_leaks_nothing(world: Relayed, target: str) -> None:
+    if target == "blob":
+        target = f"/v2/team/app/blobs/{world.blob}"
+    for steps in range(1, 80):
+        finished = False
+        world.blobs.kept.clear()
+        hub = world.relaying(name=f"hub{steps}", new=True)
+
+        async def client(hub: Proxy = hub) -> None:
+            nonlocal finished
+            response, _ = await world.get(target, ALICE, at=hub)
+            assert response.status == 200
+            response.body.close()
+            finished = True
+
+        async with trio.open_nursery() as clients:
+            clients.start_soon(client)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            clients.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.blobs.opened == set()
+        assert world.registry.open_replies == 0
+        if finished:
+            return
+    pytest.fail("the request never finished")
+
+
+async def test_a_pull_whose_first_client_left_goes_on_for_the_next(world: Relayed) -> None:
+    blob = f"/v2/team/app/blobs/{world.blob}"
+    world.registry.users[BOB] = {"team/app"}
+    response, _ = await world.get(blob, ALICE)
+    response.body.close()
+    await trio.testing.wait_all_tasks_blocked()
+    gets = world.registry.count("GET")
+    response, _ = await world.get(blob, BOB)
+    assert await body_of(response) == b"private bytes"
+    assert world.registry.count("GET") == gets
 
 
 # The door

@@ -29,8 +29,12 @@ class Caller:
     def of(cls, headers: Headers) -> Caller:
         """Whoever sends several, or of a kind that no registry takes, shows nothing."""
         values = headers.get_all("authorization")
-        caller = cls(values[0]) if len(values) == 1 else NOBODY
-        return caller if caller.scheme in ("basic", "bearer") and caller.authorization.isprintable() else NOBODY
+        if len(values) != 1:
+            return NOBODY  # nearly everybody
+        caller = cls(values[0])
+        shown = caller.authorization
+        fit = caller.scheme in ("basic", "bearer") and shown.isascii() and shown.isprintable()
+        return caller if fit else NOBODY
 
     @property
     def scheme(self) -> str:

@@ -21,13 +21,18 @@ class Desk:
         self._streams = Streams(remote)
         self._listings = Listings(remote)
 
-    async def file(self, operation: File, trace: Trace) -> Found:
-        """See Repository.file."""
-        remote = self.remote
-        found = remote.shelf.remembered(operation.path, remote.clock())
+    def remembered(self, operation: File, trace: Trace) -> Found | None:
+        """What memory has: the fast way, a few microseconds."""
+        found = self.remote.shelf.remembered(operation.path, self.remote.clock())
         if found is not None:
             trace.outcome = "stale" if found.stale else "hit"
             trace.decided("%s: remembered, %s", operation.path, trace.outcome)
+        return found
+
+    async def file(self, operation: File, trace: Trace) -> Found:
+        """See Repository.file."""
+        found = self.remembered(operation, trace)
+        if found is not None:
             return found
         match operation:
             case Document():

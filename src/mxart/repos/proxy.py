@@ -63,6 +63,10 @@ class Proxy:
 
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         operation = self.format.adopt(operation)
+        if self._relay is None or not self._relay.wary(operation):
+            found = self._desk.remembered(operation, trace)
+            if found is not None:
+                return found
         if self._relay is not None:
             return await self._relay.file(operation, trace, caller)
         return await self._desk.file(operation, trace)

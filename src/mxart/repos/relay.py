@@ -55,6 +55,10 @@ class Relay:
         remote = ordinary.remote
         self._confirmations: Flights[None] = Flights(remote.nursery, remote.turn)
 
+    def wary(self, operation: File) -> bool:
+        """Whether upstream denied us this lately, or what is kept of its package is in doubt."""
+        return self._denials.held(operation.path) is not None or self._denials.doubted(operation.package)
+
     async def file(self, operation: File, trace: Trace, caller: Caller) -> Found:
         """See Repository.file."""
         return await self._find(operation, trace, caller, self._ordinary.file, self._private.file)
