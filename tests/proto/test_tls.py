@@ -250,6 +250,20 @@ async def test_a_session_is_resumed_by_another_worker(version: ssl.TLSVersion) -
     assert not (await resume(stranger, context, session))[0]
 
 
+async def test_the_cheap_cipher_is_taken_but_for_clients_without_aes_in_their_processor(server: TlsServer) -> None:
+    async with connected(server, client_context(AUTHORITY)) as (_, stream):
+        assert stream.cipher()[0] == "TLS_AES_128_GCM_SHA256"
+    for wishes, chosen in (
+        ("ECDHE+AESGCM+AES256:ECDHE+AESGCM", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("ECDHE+CHACHA20:ECDHE+AESGCM", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ("ECDHE+AESGCM+AES256", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    ):
+        context = client_context(AUTHORITY, version=ssl.TLSVersion.TLSv1_2)
+        context.set_ciphers(wishes)
+        async with connected(server, context) as (_, stream):
+            assert stream.cipher()[0] == chosen
+
+
 async def test_a_large_body_and_a_file_arrive_whole(server: TlsServer, tmp_path: Path) -> None:
     data = os.urandom(5_000_001)
     path = tmp_path / "blob"
