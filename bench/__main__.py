@@ -1,6 +1,7 @@
 """`python -m bench [--quick] [--out FILE] [name...]`: run the questions, print one Markdown table.
 
-Needs Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client and curl, and root for the shaped link.
+Needs Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client, dnsperf, dnsmasq-base and curl, and root for
+the shaped link.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ QUESTIONS = (
     "memory",
     "start",
     "workers",
+    "dns_queries",
 )
 
 

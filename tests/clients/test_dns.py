@@ -91,7 +91,7 @@ def names(site: Site, room: Path) -> Iterator[Dnsmasq]:
         within=site.resolver.enter,
     )
     yield found
-    found.service.kill()
+    found.close()
 
 
 def test_without_a_configuration_the_public_registries_are_here(site: Site, names: Dnsmasq, room: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_forwarder_that_asks_us_in_turn_makes_no_storm(site: Site, room: Path)
         assert time.monotonic() - began < 2, "it is noticed, not waited for"
         assert len(circle.asked()) <= 4
         assert "came back from 10.3.0.2" in server.err.read_text()
-    circle.service.kill()
+    circle.close()
 
 
 def test_a_reload_takes_new_names_and_loses_no_query(site: Site, room: Path) -> None:

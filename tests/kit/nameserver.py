@@ -104,12 +104,20 @@ class Dnsmasq:
     """A real forwarder and server of names: `records` are lines of its configuration."""
 
     def __init__(
-        self, folder: Path, port: int, *records: str, address: str = "127.0.0.1", within: Sequence[str] = ()
+        self,
+        folder: Path,
+        port: int,
+        *records: str,
+        address: str = "127.0.0.1",
+        within: Sequence[str] = (),
+        log: bool = True,
     ) -> None:
+        """Returns when it answers. `log`: keep a list of what it is asked."""
         folder.mkdir(parents=True, exist_ok=True)
         config, self._log = folder / "dnsmasq.conf", folder / "dnsmasq.log"
         self._log.touch()
-        fixed = ["no-resolv", "no-hosts", "bind-interfaces", "user=root", "local-ttl=60", "neg-ttl=60", "log-queries"]
+        fixed = ["no-resolv", "no-hosts", "bind-interfaces", "user=root", "local-ttl=60", "neg-ttl=60"]
+        fixed += ["log-queries"] if log else []
         places = [f"listen-address={address}", f"port={port}", f"log-facility={self._log}", f"pid-file={folder}/pid"]
         config.write_text("\n".join([*fixed, *places, *records]) + "\n")
         self.service = Service(
@@ -120,6 +128,10 @@ class Dnsmasq:
         except BaseException:
             self.service.kill()
             raise
+
+    def close(self) -> None:
+        """End it."""
+        self.service.kill()
 
     def asked(self) -> list[str]:
         """The questions it had, in order, as "A name"."""
