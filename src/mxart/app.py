@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mxart.access.keys import Keys
+from mxart.access.tokens import Tokens
 from mxart.app_ca import authority, tls_server
 from mxart.build import Parts, Trust
 from mxart.config import Config
@@ -34,6 +36,7 @@ from mxart.server.gateway import Gateway
 from mxart.server.handler import Gate
 from mxart.server.own import OwnPages
 from mxart.server.rates import RateTable, limiter
+from mxart.server.token_pages import PATH as TOKEN_PATH
 from mxart.server.tunnels import TunnelTable
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
@@ -65,6 +68,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
     sessions = before.sessions if before is not None else Sessions()
     tls = tls_server(config, ca, sessions)
+    keys = Keys.open(DataPaths(config.data).tokens) if config.token_server.hosts else None
     dns = bind_dns(config.dns, before.dns if before is not None else None)
     try:
         bound = bind_all(config, before.bound if before is not None else ())
@@ -73,7 +77,9 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
             dns.close()
         raise
     lasting = before.lasting if before is not None else Lasting()
-    return Server(config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns)
+    return Server(
+        config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns, keys=keys
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +133,14 @@ class Server:
         slots: Slots,
         lasting: Lasting,
         dns: BoundDns | None,
+        keys: Keys | None,
     ) -> None:
         self.config = config
         self.ca = ca
         self.trust = trust
         self.bound = bound
         self.dns = dns
+        self.keys = keys
         self.tls = tls
         self.sessions = sessions
         self.sink, self.exchanges = log_to
@@ -163,6 +171,12 @@ class Server:
         """Every listening socket."""
         dns = self.dns.sockets if self.dns is not None else ()
         return [*(sock for bound in self.bound for sock in bound.sockets), *dns]
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Signs and recognises tokens of the token server, if this is one."""
+        hosts = self.config.token_server.hosts
+        return Tokens(self.keys, f"https://{hosts[0]}{TOKEN_PATH}") if self.keys is not None else None
 
     def serve(self, index: int, life: int, ready: Callable[[], None]) -> None:
         self.metrics.for_worker(index)
@@ -213,6 +227,7 @@ class _Worker:
                 indexes=parts.indexes,
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
+                tokens=server.tokens,
             )
             gateway = Gateway(
                 handler=gate,

@@ -109,8 +109,11 @@ class Parts:
         self.repositories: dict[str, Repository] = {}
         self.indexes: dict[str, Index] = {}
         self.routes = Routes(
-            Mount(name, settings.format, settings.hosts, settings.path, index=bool(settings.index))
-            for name, settings in config.repositories.items()
+            (
+                Mount(name, settings.format, settings.hosts, settings.path, index=bool(settings.index))
+                for name, settings in config.repositories.items()
+            ),
+            config.token_server.hosts,
         )
 
     async def start(self, nursery: trio.Nursery) -> None:

@@ -247,6 +247,8 @@ def default_repositories() -> dict[str, Repository]:
     return found
 
 
-def default_tunnels() -> tuple[Tunnel, ...]:
-    """What goes through untouched without a configuration: where Docker Hub's users log in."""
-    return (Tunnel(sni=("auth.docker.io", "hub.docker.com", "login.docker.com", "auth.docker.com")),)
+def default_tunnels(but: tuple[str, ...] = ()) -> tuple[Tunnel, ...]:
+    """What goes through untouched without a configuration: where Docker Hub's users log in, but for hosts of ours."""
+    names = ("auth.docker.io", "hub.docker.com", "login.docker.com", "auth.docker.com")
+    kept = tuple(name for name in names if name not in but)
+    return (Tunnel(sni=kept),) if kept else ()

@@ -149,7 +149,7 @@ def decode(
         upstreams=upstreams,
         stores=stores,
         repositories=repositories or default_repositories(),
-        tunnels=tunnels if repositories or tunnels else default_tunnels(),
+        tunnels=tunnels if repositories or tunnels else default_tunnels(but=token_server.hosts),
         dns=dns,
         token_server=token_server,
         limits=limits,

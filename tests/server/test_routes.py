@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxart.errors import BadRequest, MisdirectedRequest, NotFound, Problem
-from mxart.server.routes import Mount, Routes, ToOwn, ToRepository, host_of, query_value
+from mxart.server.routes import Mount, Routes, ToOwn, ToRepository, ToTokens, host_of, query_value
 
 ROUTES = Routes(
     [
@@ -97,3 +97,16 @@ def test_the_first_value_of_a_parameter_counts() -> None:
     assert query_value("a=1&ns=x&ns=y", "ns") == "x"
     assert query_value("ns", "ns") == ""
     assert query_value("", "ns") is None
+
+
+def test_a_host_of_the_token_server_is_for_tokens_alone() -> None:
+    routes = Routes([Mount("hub", "oci", ("docker.io",), "/")], ["auth.docker.io"])
+    for path in ("/token", "/", "/v2/", "/v2/x/tags/list"):
+        assert routes.find("auth.docker.io", None, path, "") == ToTokens()
+        assert routes.find("Auth.Docker.io:443", "auth.docker.io", path, "") == ToTokens()
+        assert routes.find("10.0.0.1", "auth.docker.io", path, "") == ToTokens()
+    assert routes.find("auth.docker.io", None, "/-/health", "") == ToOwn("/-/health")
+    assert routes.find("docker.io", None, "/v2/", "") == ToRepository("hub", "/v2/")
+    for host, sni in (("auth.docker.io", "docker.io"), ("docker.io", "auth.docker.io")):
+        with pytest.raises(MisdirectedRequest):
+            routes.find(host, sni, "/v2/", "")

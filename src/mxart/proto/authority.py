@@ -20,10 +20,8 @@ the key is no bank and signs no code.  Leaves have no common name: a verifier th
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,9 +33,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mxart.atomic import locked_directory, sync_directory, write_atomically
 from mxart.claims import Scope
 from mxart.errors import ConfigError, MxartError
 from mxart.proto import constraints
+
+__all__ = ["CA_FILE", "KEY_FILE", "Authority", "AuthorityExpired", "Issued", "IssuerKey", "key_pem", "write_atomically"]
 
 CA_FILE = "ca.pem"
 KEY_FILE = "ca-key.pem"
@@ -182,40 +183,12 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def write_atomically(path: Path, data: bytes, mode: int) -> None:
-    """All of the file or nothing of it, on disk when this returns. Never readable by more than `mode` says."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    with _opened(path.parent) as parent:
-        os.fsync(parent)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def _directory(directory: Path) -> Iterator[None]:
     """Made if need be, and locked. Whatever the system refuses meanwhile becomes ConfigError."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _opened(directory) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield  # closing the descriptor lets go of the lock
+        with locked_directory(directory):
+            yield
     except OSError as error:
         raise ConfigError(f"the CA in {directory} cannot be opened: {error.strerror}") from error
 
@@ -229,9 +202,8 @@ def _set_aside(directory: Path) -> Path | None:
     kept.mkdir(mode=0o700)
     for path in there:
         os.link(path, kept / path.name)
-    for folder in (kept, directory):
-        with _opened(folder) as descriptor:
-            os.fsync(descriptor)
+    sync_directory(kept)
+    sync_directory(directory)
     (directory / CA_FILE).unlink(missing_ok=True)
     return kept
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from mxart.access.tokens import Tokens
 from mxart.body import Body
 from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
 from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Format, Repository
+from mxart.repos.base import NOBODY, Caller, Format, Repository
 from mxart.server import metrics as series
 from mxart.server.index import Index
 from mxart.server.own import OwnPages, page
 from mxart.server.rates import Limiter
-from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository
+from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository, ToTokens
+from mxart.server.token_pages import TokenPages
 from mxart.via import MAX_HOPS, hops, via
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Gate:
         indexes: Mapping[str, Index] | None = None,
         limiter: Limiter | None = None,
         pseudonym: str = "",
+        tokens: Tokens | None = None,
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -53,9 +56,12 @@ class Gate:
         self._indexes = indexes or {}
         self._limiter = limiter
         self._pseudonym = pseudonym
+        self._tokens = tokens
+        self._token_pages = TokenPages(tokens) if tokens is not None else None
 
     async def handle(self, request: Request) -> Response:
         repository: Repository | None = None
+        word: Callable[[Problem], Response] | None = None  # where no repository's format does
         try:
             if came_by := hops(request.headers):
                 self._refuse_loop(came_by, request)
@@ -65,14 +71,18 @@ class Gate:
             if isinstance(to, ToOwn):
                 request.trace.outcome = "own"
                 return self._own.answer(request)
+            if isinstance(to, ToTokens):
+                assert self._token_pages is not None
+                request.trace.outcome, word = "own", self._token_pages.word
+                return await self._token_pages.answer(request)
             repository = self._repositories[to.repository]
             request.trace.repository = to.repository
             if isinstance(to, ToIndex):
-                return await self._indexes[to.repository].answer(request, Caller.of(request.headers))
+                return await self._indexes[to.repository].answer(request, self._caller(request))
             return await self._ask(repository, to, request)
         except Problem as problem:
             request.trace.notes.append(f"{problem.status}: {problem.message}")
-            return self._word(problem, repository, request)
+            return word(problem) if word is not None else self._word(problem, repository, request)
         except MxartError as error:  # a body that broke before it began, or a client that left while sending one
             request.trace.notes.append(str(error))
             return self._word(UpstreamFailed(str(error)), repository, request)
@@ -106,7 +116,14 @@ class Gate:
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
-        return await answer(repository, operation, request, Caller.of(request.headers))
+        return await answer(repository, operation, request, self._caller(request))
+
+    def _caller(self, request: Request) -> Caller:
+        """Who asks, for upstream's eyes: a token of ours is not for them. Raises Unauthorized if one is not good."""
+        caller = Caller.of(request.headers)
+        if self._tokens is not None and self._tokens.recognise(caller.authorization) is not None:
+            return NOBODY
+        return caller
 
     def _word(self, problem: Problem, repository: Repository | None, request: Request) -> Response:
         format_ = repository.format if repository is not None else None

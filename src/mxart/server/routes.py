@@ -47,6 +47,11 @@ class ToOwn:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class ToTokens:
+    """A host whose token endpoint we are; nothing else is served there."""
+
+
 @lru_cache(64)  # clients of a connection say the same each time; what is kept is no more than 64 fields of theirs
 def host_of(authority: str) -> str:
     """The host of a Host field or :authority, in lower case, without port and brackets.
@@ -77,17 +82,20 @@ def query_value(query: str, name: str) -> str | None:
 class Routes:
     """The table of mounts. The configuration was checked: hosts and paths are unique."""
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    def __init__(self, mounts: Iterable[Mount], token_hosts: Iterable[str] = ()) -> None:
         mounts = tuple(mounts)
+        self._token_hosts = frozenset(token_hosts)
         self._hosts = {host: mount for mount in mounts for host in mount.hosts}
         self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
         self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
 
-    def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToIndex | ToOwn:
+    def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToIndex | ToTokens | ToOwn:
         """Raises NotFound, BadRequest, MisdirectedRequest (RFC 9110 section 7.4)."""
         if path.startswith("/-/"):
             return ToOwn(path)
         host = host_of(authority)
+        if self._token_hosts and self._is_token_host(host, sni):
+            return ToTokens()
         if path == "/v2" or path.startswith("/v2/"):
             mount = self._by_host(host, sni)
             if mount is not None:
@@ -102,13 +110,20 @@ class Routes:
             )
         raise NotFound(f"nothing is served at {path}; images are below /v2/, this server's own pages below /-/")
 
+    def _is_token_host(self, host: str, sni: str | None) -> bool:
+        if host in self._token_hosts and sni not in self._hosts:
+            return True
+        if sni in self._token_hosts and host not in self._hosts:
+            return True
+        if host in self._token_hosts or sni in self._token_hosts:
+            raise _misdirected(host, sni)
+        return False
+
     def _by_host(self, host: str, sni: str | None) -> Mount | None:
         by_host = self._hosts.get(host)
         by_sni = self._hosts.get(sni) if sni else None
         if by_host is not None and by_sni is not None and by_host is not by_sni:
-            raise MisdirectedRequest(
-                f"the TLS connection is for {sni}, the request for {host}: use one connection for each"
-            )
+            raise _misdirected(host, sni)
         return by_host or by_sni
 
     def _by_name(self, host: str, path: str, query: str) -> ToRepository:
@@ -129,3 +144,7 @@ class Routes:
             return ToRepository(self._any_oci.repository, path)
         known = ", ".join(sorted(mount.path[1:] + "/…" for mount in self._oci))
         raise NotFound(f"no repository has a path that starts this image name; known: {known}", subject="name")
+
+
+def _misdirected(host: str, sni: str | None) -> MisdirectedRequest:
+    return MisdirectedRequest(f"the TLS connection is for {sni}, the request for {host}: use one connection for each")

@@ -6,6 +6,7 @@
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
+        tokens/                       0700, keys that sign tokens (access.keys)
         store/                        the store named "default", unless the configuration places it elsewhere
 
     <root of a store>/                0700, one of these for each named store
@@ -78,6 +79,7 @@ class DataPaths:
         self.catalog = data / "catalog.sqlite"
         self.store = data / "store"
         self.authority = data / "ca"
+        self.tokens = data / "tokens"
         self.turns = data / "turns"
 
     def create(self) -> None:

@@ -1,0 +1,1 @@
+"""Who may what: tokens, the scopes in them, and what is granted."""
