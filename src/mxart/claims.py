@@ -42,6 +42,12 @@ def claimed_hosts(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*hosts, *config.token_server.hosts, *own)))
 
 
+def served_names(config: Config, hostname: str) -> frozenset[str]:
+    """By what a client may ask for us when we are its proxy: names, and addresses as text."""
+    own = (name.lower() for name in config.tls.names)
+    return frozenset((*claimed_hosts(config), *own, "localhost", hostname.lower().rstrip(".")))
+
+
 def own_names(hostname: str) -> tuple[str, ...]:
     """What this machine is called without any configuration.
 

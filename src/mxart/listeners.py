@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 from mxart.config import Config, parse_address
 from mxart.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 _BACKLOG = 4096
+_IP_TRANSPARENT = 19  # linux/in.h
+_IPV6_TRANSPARENT = 75  # linux/in6.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Role:
     tls: bool = False
     proxy_protocol: bool = False
     tunnel_to: str = ""
+    transparent: bool = False  # connections may have been bound for elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,10 @@ class Bound:
 
 def wanted(config: Config) -> list[tuple[str, Role]]:
     """Every address of a configuration, with its role."""
-    roles = [(item.address, Role(tls=item.tls, proxy_protocol=item.proxy_protocol)) for item in config.listeners]
+    roles = [
+        (item.address, Role(tls=item.tls, proxy_protocol=item.proxy_protocol, transparent=item.transparent))
+        for item in config.listeners
+    ]
     roles += [(item.listen, Role(tunnel_to=item.to)) for item in config.tunnels if item.listen]
     return roles
 
@@ -66,12 +75,29 @@ def bind_all(config: Config, kept: tuple[Bound, ...] = ()) -> tuple[Bound, ...]:
             else:
                 sockets = tuple(_bind(address))
                 fresh.extend(sockets)
+            if role.transparent:
+                _allow_tproxy(address, sockets)
             found.append(Bound(address, role, sockets))
     except ConfigError:
         for sock in fresh:
             sock.close()
         raise
     return tuple(found)
+
+
+def _allow_tproxy(address: str, sockets: tuple[socket.socket, ...]) -> None:
+    """Let sockets accept connections that are not for an address of this machine (ip(7), IP_TRANSPARENT).
+
+    Only TPROXY needs that, REDIRECT does not: without the right to it the rest works.
+    """
+    try:
+        for sock in sockets:
+            if sock.family == socket.AF_INET6:  # for the IPv4 connections of a dual-stack socket, too
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+    except PermissionError:
+        log.warning("%s: without CAP_NET_ADMIN a firewall can REDIRECT to here, but not TPROXY", address)
 
 
 def _bind(address: str) -> list[socket.socket]:

@@ -19,7 +19,6 @@ from msgspec import Struct, field
 
 from mxart.body import EMPTY, Body
 
-
 _SECRET = ("authorization", "cookie", "proxy-authorization", "set-cookie")
 
 
@@ -146,7 +145,10 @@ class Peer:
 
 
 class Request(Struct, frozen=True):
-    """A request whose head has been read. `target` is the origin form as sent: path and query, still escaped."""
+    """A request whose head has been read. `target` is the origin form as sent: path and query, still escaped.
+
+    That of a CONNECT is the host and port that `authority` holds, too.
+    """
 
     method: str
     target: str
@@ -156,6 +158,7 @@ class Request(Struct, frozen=True):
     version: str = "1.1"  # 1.0, 1.1, 2
     body: RequestBody = NO_BODY
     trace: Trace = field(default_factory=Trace)
+    absolute: str = ""  # the scheme, http or https, if the target was sent as a whole URL: to us as a proxy
 
     @property
     def path(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
@@ -38,6 +38,22 @@ async def ended(client: Client) -> bytes:
         return await client.read_to_end()
     except ConnectionResetError:
         return client.buffer
+
+
+@asynccontextmanager
+async def target(talk: Callable[[trio.SocketStream], Awaitable[None]]) -> AsyncIterator[int]:
+    """A server that talks to each connection in its way; its port."""
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                with suppress(trio.BrokenResourceError):  # its client is gone
+                    await talk(stream)
+
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
 
 
 class Lines(logging.Handler):
@@ -133,12 +149,14 @@ async def running(
     upstreams: Upstreams | None = None,
     max_connections: int = 100,
     own: Iterable[tuple[str, int]] = (),
+    names: Iterable[str] = (),
+    connect_seconds: float = 10.0,
 ) -> AsyncIterator[Running]:
     """A gateway with a port for each role. At the end everything is cut, and no descriptor may be left."""
     before = open_files()
     handler = FakeHandler(answer)
     metrics = Metrics(families(["r"]), 1)
-    dialer = Dialer(upstreams or Upstreams())
+    dialer = Dialer(upstreams or Upstreams(), connect_timeout=connect_seconds)
     dialer.listening(own)
     gateway = Gateway(
         handler=handler,
@@ -148,6 +166,7 @@ async def running(
         limits=limits or Limits(handshake_seconds=5.0, progress_seconds=5.0, tunnel_idle_seconds=5.0),
         max_connections=max_connections,
         metrics=metrics,
+        names=frozenset(names),
         tunnel_log=lambda line, fields: logging.getLogger("mxart.tunnel").info("%s", line, extra={"fields": fields}),
     )
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in roles or (PLAIN,)]
@@ -175,7 +194,8 @@ async def running(
             sock.close()
     faults = [record for record in lines.records if record.exc_info]
     assert not faults, faults
-    assert len(handler.ends) == len(handler.requests), "finished() is called once for each request"
+    assert len({id(request) for request, _, _ in handler.ends}) == len(handler.ends), "finished() is told once"
+    assert len(handler.ends) >= len(handler.requests), "finished() is called for each request"
     with trio.move_on_after(2):
         while open_files() > before:  # another end of a connection may be somebody's here, who is still closing it
             await trio.lowlevel.checkpoint()

@@ -30,11 +30,34 @@ TABLE = TunnelTable(
         ("evil-example.com", None),
         ("example.com.evil.test", None),
         ("", None),
-        (None, None),
     ],
 )
-def test_a_name_leads_where_the_most_specific_rule_says_or_nowhere(name: str | None, target: Target | None) -> None:
-    assert TABLE.find(name) == target
+def test_a_name_leads_where_the_most_specific_rule_says_or_nowhere(name: str, target: Target | None) -> None:
+    assert (TABLE.exact(name) or TABLE.wildcard(name)) == target
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "allowed"),
+    [
+        ("10.1.2.3", 22, True),
+        ("10.1.2.3", 23, False),
+        ("192.0.2.7", 1, True),
+        ("192.0.2.8", 1, False),
+        ("::ffff:10.1.2.3", 22, True),
+        ("fd00::5", 22, True),
+        ("fd00:1::5", 22, False),
+        ("fe80::1%eth0", 22, False),
+        ("registry.example", 22, False),
+    ],
+)
+def test_an_address_is_reached_in_a_network_that_is_listed_and_on_its_ports(
+    address: str, port: int, allowed: bool
+) -> None:
+    table = TunnelTable(
+        [Tunnel(networks=("10.0.0.0/8", "fd00::/64"), ports=(22, 443)), Tunnel(networks=("192.0.2.7/32",))]
+    )
+    found = table.address(address, port)
+    assert found == (Target(address.removeprefix("::ffff:"), port, explicit=False) if allowed else None)
 
 
 def test_a_target_is_shown_as_it_would_be_dialled() -> None:

@@ -57,6 +57,7 @@ class ClientHello:
     versions: tuple[int, ...]  # what it can speak: 0x0304 is TLS 1.3
     ech: bool  # an Encrypted Client Hello is inside, or GREASE that looks like one
     wire_bytes: int  # up to the end of the record that completes the message
+    random: bytes  # 32 bytes that no other hello has
 
 
 def parse_client_hello(data: bytes) -> ClientHello | None:
@@ -179,7 +180,7 @@ def _read_hello(message: bytes, wire_bytes: int) -> ClientHello:
     legacy = cursor.number(2)
     if legacy >> 8 != 3:
         raise BadClientHello(f"hello version {legacy >> 8}.{legacy & 255} is not TLS", PROTOCOL_VERSION)
-    cursor.take(32)  # random
+    random = cursor.take(32)
     if len(cursor.vector(1)) > 32:
         raise BadClientHello("the session id is longer than 32 bytes")
     suites = cursor.vector(2)
@@ -200,7 +201,7 @@ def _read_hello(message: bytes, wire_bytes: int) -> ClientHello:
             versions = _versions(body)
         elif kind == _ECH:
             ech = True
-    return ClientHello(sni, alpn, versions, ech, wire_bytes)
+    return ClientHello(sni, alpn, versions, ech, wire_bytes, random)
 
 
 def _extensions(cursor: _Cursor) -> Iterator[tuple[int, bytes]]:

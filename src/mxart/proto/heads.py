@@ -46,6 +46,7 @@ class Head:
     version: str  # "1.0" or "1.1"
     keep_alive: bool
     length: int | None
+    absolute: str = ""  # the scheme of a target in absolute form
 
 
 _K = TypeVar("_K")
@@ -114,7 +115,9 @@ def read_head(event: h11.Request) -> Head:
         # Two ideas of where the body ends are how requests are smuggled: RFC 9112 section 6.1.
         raise BadHead(400, "Transfer-Encoding must not come with Content-Length, nor over HTTP/1.0")
     method = event.method.decode("ascii")
-    target, authority = _read_target(method, event.target.decode("ascii"), host or "")
+    target, authority, absolute = _read_target(method, event.target.decode("ascii"), host or "")
+    if method == "CONNECT" and (chunked or int(length or 0)):
+        raise BadHead(400, "CONNECT has no body")  # RFC 9110 section 9.3.6: nobody knows what one would mean
     connection = (headers.combined("connection") or "").lower()
     return Head(
         method=method,
@@ -124,26 +127,29 @@ def read_head(event: h11.Request) -> Head:
         version=version,
         keep_alive=version == "1.1" and "close" not in [token.strip() for token in connection.split(",")],
         length=None if chunked else int(length or 0),
+        absolute=absolute,
     )
 
 
-def _read_target(method: str, target: str, host: str) -> tuple[str, str]:
-    """Origin form and authority of a request target (RFC 9112 section 3.2)."""
-    if not target.startswith("/"):
+def _read_target(method: str, target: str, host: str) -> tuple[str, str, str]:
+    """Origin form, authority, and the scheme if there is one, of a request target (RFC 9112 section 3.2)."""
+    scheme = ""
+    if method == "CONNECT":
+        host = target  # section 3.2.3: nothing else
+    elif not target.startswith("/"):
         absolute = _ABSOLUTE.match(target)
         if absolute is not None:
             # RFC 9112 section 3.2.2: the authority of the target replaces that of Host.
             host, rest = absolute[1], absolute[2] or "/"
+            scheme = target.partition(":")[0].lower()
             if not host:
                 raise BadHead(400, "The target names no host")
             target = rest if rest.startswith("/") else "/" + rest
-        elif method == "CONNECT":
-            host = target
         elif not (target == "*" and method == "OPTIONS"):
             raise BadHead(400, 'The target must be a path that starts with "/", or a http:// or https:// URL')
     if _AUTHORITY.match(host) is None:
         raise BadHead(400, "Host is not a host name or address with an optional port")
-    return target, host
+    return target, host, scheme
 
 
 _LENGTH_FIELD = re.compile(rb"\ncontent-length:", re.IGNORECASE)
@@ -167,6 +173,9 @@ def bad_head(error: h11.RemoteProtocolError) -> BadHead:
 
 
 # --- responses ----------------------------------------------------------------------------------
+
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+"""To CONNECT: no length, for what follows is no body (RFC 9110 section 9.3.6)."""
 
 # The wire's own; what a handler says about them is not sent. Keep-Alive and the others are hop-by-hop (RFC 9110
 # section 7.6.1).

@@ -30,6 +30,7 @@ from mxart.message import NO_BODY, Handler, Request, Response, Sent
 from mxart.proto.blocking import noticing
 from mxart.proto.heads import (
     BODILESS,
+    ESTABLISHED,
     BadHead,
     Framed,
     Head,
@@ -43,6 +44,7 @@ from mxart.proto.heads import (
 from mxart.proto.http1_body import READ_BYTES, Http1Body
 from mxart.proto.transmit import Progress, transmit
 from mxart.proto.transport import Transport
+from mxart.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +227,7 @@ class _Connection:
             self.transport.peer,
             head.version,
             NO_BODY if body is None else body,
+            absolute=head.absolute,
         )
         started = perf_counter()
         progress = Progress()
@@ -249,14 +252,17 @@ class _Connection:
             self._waiting = False
             if self._watch is not None:
                 self._watch.cancel()  # it ends while we send: the answer need not wait for that
-            unsent = head.method == "HEAD" or response.status in BODILESS
-            await transmit(
-                self.transport,
-                EMPTY if unsent else response.body,
-                head=framed.dated(),
-                chunked=framed.chunked,
-                progress=progress,
-            )
+            if isinstance(response.body, Takeover):
+                await self._hand_over(response.body, progress)
+            else:
+                unsent = head.method == "HEAD" or response.status in BODILESS
+                await transmit(
+                    self.transport,
+                    EMPTY if unsent else response.body,
+                    head=framed.dated(),
+                    chunked=framed.chunked,
+                    progress=progress,
+                )
             if self._watch is not None:
                 await self._watch.ended()
                 self._watch = None
@@ -275,6 +281,19 @@ class _Connection:
             sent = Sent(started, progress.first_byte, perf_counter(), progress.body_bytes, error)
             self._handler.finished(request, response, sent)
         return keep and (body is None or await body.skip())
+
+    async def _hand_over(self, body: Takeover, progress: Progress) -> None:
+        """After CONNECT: the connection is the handler's, with whatever has arrived already."""
+        await self.transport.send_all(ESTABLISHED)
+        progress.first_byte = perf_counter()
+        if self._watch is not None:
+            await self._watch.ended()
+            self._watch = None
+        rest, self.buffer = self.buffer, b""
+        try:
+            await body.run(_Raw(self.transport, rest))
+        finally:
+            progress.body_bytes = body.sent
 
     def _may_keep(self, head: Head, body: Http1Body | None) -> bool:
         """Whether a further request may follow, as far as can be told before the response."""
@@ -324,6 +343,26 @@ def _render(response: Response, head: Head | None, keep: bool) -> Framed:
         version="1.1" if head is None else head.version,
         keep_alive=keep,
     )
+
+
+class _Raw:
+    """What follows a CONNECT (takeover.Duplex)."""
+
+    def __init__(self, transport: Transport, rest: bytes) -> None:
+        self._transport = transport
+        self._rest = rest
+
+    async def receive_some(self) -> bytes:
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
+        return await self._transport.receive_some(READ_BYTES, math.inf)
+
+    async def send_all(self, data: bytes) -> None:
+        await self._transport.send_all(data)
+
+    async def send_eof(self) -> None:
+        await self._transport.send_eof()
 
 
 class _Watch:

@@ -135,6 +135,12 @@ class PlainTransport:
                 raise BodyBroken(f"the file ends at {offset}, {end - offset} bytes too early")
             offset += moved
 
+    async def send_eof(self) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise disconnected(error) from None
+
     async def aclose(self) -> None:
         """Send FIN, then read what the client still sends until its own FIN, for two seconds at most.
 

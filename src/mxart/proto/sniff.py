@@ -32,6 +32,8 @@ class Http2Preface:
 class Http1:
     """A method and a space: HTTP/1.x, or near enough that an HTTP answer will be understood."""
 
+    connect: bool = False  # the method is CONNECT
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -73,7 +75,7 @@ def _http1(data: bytes) -> Http1 | Unknown | None:
         return Unknown()
     for position, byte in enumerate(head):
         if byte == 0x20 and position > 0:
-            return Http1()
+            return Http1(connect=head.startswith(b"CONNECT "))
         if byte not in _TCHAR or position >= _MAX_METHOD:
             return Unknown()
     return None

@@ -237,6 +237,12 @@ class TlsTransport:
             raise Disconnected(explain(error)) from None
         return None
 
+    async def send_eof(self) -> None:
+        self._check_open()
+        await self._notify_close()
+        with suppress(OSError):  # gone: whoever receives is told so
+            self._sock.shutdown(socket.SHUT_WR)
+
     async def aclose(self) -> None:
         if self._sock.fileno() < 0:
             return
@@ -247,6 +253,11 @@ class TlsTransport:
             _close(self._sock)
 
     async def _say_goodbye(self) -> None:
+        await self._notify_close()
+        if not self._peer_finished:
+            await linger(self._sock)
+
+    async def _notify_close(self) -> None:
         while True:
             try:
                 self._connection.shutdown()
@@ -256,8 +267,6 @@ class TlsTransport:
                 break  # broken already, or in the middle of a record: FIN alone has to tell
             else:
                 break
-        if not self._peer_finished:
-            await linger(self._sock)
 
     def abort(self) -> None:
         reset(self._sock)

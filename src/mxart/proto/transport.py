@@ -49,6 +49,10 @@ class Transport(Protocol):
         """
         ...
 
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more will be sent (FIN, behind close_notify in TLS). Receiving goes on."""
+        ...
+
     async def aclose(self) -> None:
         """Finish politely (close_notify, FIN, and a bounded wait so that the last bytes are not lost to a reset)."""
         ...

@@ -1,13 +1,16 @@
-"""Which connections are passed on as raw TCP, and to where. Pure; the world is closed."""
+"""What may be passed on as raw TCP, and to where. Pure; the world is closed."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mxart.config import Tunnel, parse_address
 
 _HTTPS = 443
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +31,66 @@ def target_of(to: str) -> Target:
     return Target(host, port, explicit=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """Networks, and the ports in them that may be reached; none: all."""
+
+    networks: tuple[Network, ...]
+    ports: frozenset[int]
+
+
 class TunnelTable:
-    """Tunnels by server name: the exact name first, then the longest "*." pattern above it."""
+    """Tunnels by server name, exact or the longest "*." pattern above it, and by address."""
 
     def __init__(self, tunnels: Iterable[Tunnel]) -> None:
+        """The configuration was checked."""
+        tunnels = tuple(tunnels)
         self._names = {name: tunnel.to for tunnel in tunnels for name in tunnel.sni}
+        self._reach = tuple(
+            _Reach(tuple(ipaddress.ip_network(text) for text in tunnel.networks), frozenset(tunnel.ports))
+            for tunnel in tunnels
+            if tunnel.networks
+        )
 
-    def find(self, sni: str | None) -> Target | None:
-        """The target for a name in lower case, None if nothing claims it."""
-        if not sni:
-            return None
-        for candidate in _candidates(sni):
-            to = self._names.get(candidate)
-            if to is not None:
-                return target_of(to) if to else Target(sni, _HTTPS, explicit=False)
+    def exact(self, name: str) -> Target | None:
+        """The target of the tunnel that lists this very name, in lower case."""
+        return self._target(name, name)
+
+    def wildcard(self, name: str) -> Target | None:
+        """The target of the longest pattern above a name."""
+        rest = name
+        while "." in rest:
+            rest = rest.partition(".")[2]
+            target = self._target(f"*.{rest}", name)
+            if target is not None:
+                return target
         return None
 
+    def address(self, address: str, port: int) -> Target | None:
+        """An address itself, if it lies in one of the networks and the port may be reached there."""
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:  # with a zone, most likely: a link
+            return None
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        for reach in self._reach:
+            if (not reach.ports or port in reach.ports) and any(ip in network for network in reach.networks):
+                return Target(str(ip), port, explicit=False)
+        return None
 
-def _candidates(name: str) -> Iterable[str]:
-    yield name
-    rest = name
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name and pattern, as configured."""
+        return tuple(self._names)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Every network, as configured."""
+        return tuple(str(network) for reach in self._reach for network in reach.networks)
+
+    def _target(self, rule: str, name: str) -> Target | None:
+        to = self._names.get(rule)
+        if to is None:
+            return None
+        return target_of(to) if to else Target(name, _HTTPS, explicit=False)

@@ -202,12 +202,12 @@ class Dialer:
             if own_port != port:
                 continue
             listener = plain_ip(own)
-            if listener == ip or (listener.is_unspecified and _is_local(ip)):
+            if listener == ip or (listener.is_unspecified and is_local(ip)):
                 return True
         return False
 
 
-def _is_local(ip: Ip) -> bool:
+def is_local(ip: Ip) -> bool:
     """Whether an address is one of this machine's: only then can a socket be bound to it (ip(7))."""
     if ip.is_loopback:
         return True

@@ -1,0 +1,151 @@
+"""Tunnels from the wish to the line in the log: dialled, counted, timed, and never in a circle.
+
+A tunnel may lead back to us without our seeing it in its address: through a NAT, or a firewall rule that
+redirects what we send ourselves.  Two things give it away.  The hello of a TLS connection has a random
+number that no other has (RFC 8446 section 4.1.2), and it passes us for a second time while its tunnel
+is open.  And a connection that comes from a socket which a tunnel of ours has dialled with is that tunnel.
+Both are known to this worker alone; a circle over several workers meets the first one again soon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import trio
+from trio.socket import SocketType
+
+from mxart.errors import LoopDetected, MxartError, Problem
+from mxart.message import Peer
+from mxart.metrics import Metrics
+from mxart.proto.tunnel import TunnelCounts
+from mxart.server import metrics as series
+from mxart.server.addresses import Address, plain
+from mxart.server.tunnels import Target
+from mxart.upstream.dial import Dialer
+
+Carry = Callable[[SocketType, TunnelCounts], Awaitable[object]]
+"""Moves bytes to and from a tunnel's target until both ways have ended, and counts them."""
+
+TunnelLog = Callable[[str, Mapping[str, object]], None]
+
+_LOOP = "loop: this tunnel comes back to this server; set upstreams.resolve or nameservers"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a tunnel is for."""
+
+    target: Target
+    by: str  # how it was asked for: sni, connect, address, port
+    name: str = ""  # what was asked for
+    random: bytes = b""  # of the TLS hello that asked
+
+
+class Tunnelling:
+    """Opens the tunnels of one worker. `log` is given a line, and its fields, for each one that has ended."""
+
+    def __init__(self, dialer: Dialer, metrics: Metrics, log: TunnelLog) -> None:
+        self._dialer = dialer
+        self._metrics = metrics
+        self._log = log
+        self._randoms: set[bytes] = set()
+        self._dialled: set[Address] = set()  # our ends of the connections to targets
+
+    async def open(self, peer: Peer, wish: Wish) -> OpenTunnel:
+        """Dial. Raises Problem, already logged and counted, when there will be no tunnel. Cancellation leaves nothing.
+
+        Whoever gets the tunnel calls `carry`, or `close`.
+        """
+        tunnel = OpenTunnel(self, peer, wish)
+        self._metrics.add(series.TUNNELS)
+        try:
+            if wish.random in self._randoms or (peer.address, peer.port) in self._dialled:
+                raise LoopDetected(_LOOP)
+            if wish.random:
+                self._randoms.add(wish.random)
+                tunnel.random = wish.random
+            target = wish.target
+            tunnel.sock = await self._dialer.connect_tcp(target.host, target.port, explicit=target.explicit)
+            tunnel.ours = _name(tunnel.sock)
+            self._dialled.add(tunnel.ours)
+        except BaseException as error:
+            if isinstance(error, Problem):
+                self._metrics.add(series.REFUSED)
+            tunnel.close(error)
+            raise
+        return tunnel
+
+    def ended(self, tunnel: OpenTunnel, error: str | None) -> None:
+        """Forget a tunnel, and tell of it."""
+        wish, counts = tunnel.wish, tunnel.counts
+        self._randoms.discard(tunnel.random)
+        self._dialled.discard(tunnel.ours)
+        self._metrics.add(series.TUNNELS, amount=-1)
+        self._metrics.add(series.TUNNELLED, "up", amount=counts.up)
+        self._metrics.add(series.TUNNELLED, "down", amount=counts.down)
+        fields: dict[str, object] = {
+            "client": tunnel.peer.address,
+            "by": wish.by,
+            "sni" if wish.by in ("sni", "port") else "name": wish.name,
+            "to": str(wish.target),
+        }
+        if error is not None:
+            fields["error"] = error
+        fields |= {"up": counts.up, "down": counts.down, "seconds": round(perf_counter() - tunnel.started, 3)}
+        self._log(f"tunnel {wish.target}", fields)
+
+
+class OpenTunnel:
+    """One tunnel. Made by `Tunnelling.open`."""
+
+    __slots__ = ("_tunnelling", "counts", "ours", "over", "peer", "random", "sock", "started", "wish")
+
+    def __init__(self, tunnelling: Tunnelling, peer: Peer, wish: Wish) -> None:
+        self._tunnelling = tunnelling
+        self.peer = peer
+        self.wish = wish
+        self.started = perf_counter()
+        self.counts = TunnelCounts()
+        self.random = b""
+        self.ours: Address = ("", 0)
+        self.sock: SocketType | None = None
+        self.over = False
+
+    async def carry(self, move: Carry) -> MxartError | None:
+        """Let bytes through until it ends, and close it. What broke it is told in the log, and returned."""
+        assert self.sock is not None
+        try:
+            await move(self.sock, self.counts)
+        except MxartError as error:
+            self.close(error)
+            return error
+        except BaseException as error:
+            self.close(error)
+            raise
+        self.close()
+        return None
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Give it up. Idempotent."""
+        if self.over:
+            return
+        self.over = True
+        if self.sock is not None:
+            self.sock.close()
+        match error:
+            case None:
+                why = None
+            case trio.Cancelled():
+                why = "cut: the server stops"
+            case MxartError():
+                why = str(error)
+            case _:
+                why = repr(error)
+        self._tunnelling.ended(self, why)
+
+
+def _name(sock: SocketType) -> Address:
+    address = sock.getsockname()
+    return plain(address[0]), address[1]
