@@ -22,6 +22,7 @@ from mxart.access.keys import Keys
 from mxart.access.tokens import Tokens
 from mxart.app_ca import authority, tls_server
 from mxart.build import Parts, Trust
+from mxart.claims import served_names
 from mxart.config import Config
 from mxart.errors import ConfigError
 from mxart.listeners import Bound, bind_all
@@ -238,6 +239,7 @@ class _Worker:
                 max_connections=max(1, limits.connections // self._config.workers),
                 metrics=self._metrics,
                 tunnel_log=server.exchanges.named("mxart.tunnel"),
+                names=served_names(self._config, socket.gethostname()),
             )
             background.start_soon(self._flush_log)
             background.start_soon(self._upkeep, parts)
