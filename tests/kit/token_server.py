@@ -11,6 +11,8 @@ import contextlib
 import datetime
 import json
 import secrets
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,13 +28,29 @@ from cryptography.x509.oid import NameOID
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from kit.netns import World
+from kit.servers import Service
+
 ISSUER, SERVICE = "kit-tokens", "kit-registry"
+
+
+def auth(realm: str, bundle: Path) -> str:
+    """What a registry's configuration has to say to rely on a token server."""
+    return f"{{token: {{realm: {realm}, service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {bundle}}}}}"
 
 
 class TokenServer:
     """`users` are passwords by name; `rights` are the repositories that each may pull, "" for nobody in particular."""
 
-    def __init__(self, folder: Path, users: Mapping[str, str], rights: dict[str, frozenset[str]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        users: Mapping[str, str],
+        rights: dict[str, frozenset[str]],
+        *,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._users = users
         self.rights = rights
@@ -78,8 +96,12 @@ class TokenServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's word
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(address, Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
@@ -89,7 +111,7 @@ class TokenServer:
     @property
     def auth(self) -> str:
         """What a registry's configuration has to say to rely on this."""
-        return f"{{token: {{realm: {self.url}, service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {self._bundle}}}}}"
+        return auth(self.url, self._bundle)
 
     def answer(self, authorization: str, scopes: list[str]) -> dict[str, object] | None:
         """A token, None for a wrong password."""
@@ -143,3 +165,40 @@ def token_server(folder: Path, users: Mapping[str, str], rights: dict[str, froze
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def token_service(
+    folder: Path,
+    users: Mapping[str, str],
+    rights: dict[str, frozenset[str]],
+    *,
+    address: tuple[str, int],
+    certificate: tuple[Path, Path],
+    inside: World,
+) -> Iterator[Path]:
+    """The same over TLS in a process of its own, inside a world; the file that registries are to trust."""
+    told = {"users": dict(users), "rights": {user: sorted(names) for user, names in rights.items()}}
+    command = [sys.executable, "-m", "kit.token_server", str(folder), *map(str, (*address, *certificate))]
+    env = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    service = Service("tokens", [*command, json.dumps(told)], folder, env=env, within=inside.enter)
+    try:
+        service.wait_for_line("tokens are given out")
+        yield folder / "tokens.pem"
+    finally:
+        service.kill()
+
+
+def _main(folder: str, host: str, port: str, certificate: str, key: str, told: str) -> None:
+    known = json.loads(told)
+    rights = {user: frozenset(names) for user, names in known["rights"].items()}
+    files = (Path(certificate), Path(key))
+    server = TokenServer(Path(folder), known["users"], rights, address=(host, int(port)), tls=files)
+    server.start()
+    sys.stdout.write("tokens are given out\n")
+    sys.stdout.flush()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
