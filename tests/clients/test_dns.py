@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.clients import Skopeo
+from kit.clients import CLIENTS, Make
 from kit.nameserver import Dnsmasq
 from kit.network import Host, Network, network
 from kit.pulls import check_three_pulls, hub
@@ -128,10 +128,18 @@ def test_the_c_library_finds_our_address_and_the_names_of_others(site: Site, nam
         assert site.client.run("getent", "hosts", "192.0.2.1").split()[1] == b"up.test"
 
 
+@pytest.mark.parametrize("client", CLIENTS, indirect=True)
 def test_docker_hub_is_pulled_through_us_by_a_client_that_only_asks_our_dns(
-    site: Site, names: Dnsmasq, filled: Path, images: Images, room: Path
+    client: Make,
+    site: Site,
+    names: Dnsmasq,
+    filled: Path,
+    images: Images,
+    room: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Go's own resolver, over UDP; then our CA, our cache. Nothing else on the client is changed."""
+    monkeypatch.setenv("GODEBUG", "netdns=go")
     shutil.copytree(filled, room / "root")
     upstream = Registry(room / "root", room / "upstream", inside=site.box)
     config = '[dns]\nanswer = ["10.1.0.1", "fd00:1::1"]\nforward = ["10.3.0.2"]\n'
@@ -141,9 +149,7 @@ def test_docker_hub_is_pulled_through_us_by_a_client_that_only_asks_our_dns(
             room / "mxart", hub(upstream) + config, listen=[":443"], tls=True, workers=2, within=site.box.enter
         ) as server,
     ):
-        puller = Skopeo(room / "skopeo", site.client, ca=server.ca)
-        puller.env["GODEBUG"] = "netdns=go"
-        check_three_pulls(puller, upstream, "docker.io/library/tool:1.0", images.amd64)
+        check_three_pulls(client(site.client, ca=server.ca), upstream, "docker.io/library/tool:1.0", images.amd64)
         assert names.asked() == [], "the names that we claim are asked of nobody"
 
 
@@ -243,6 +249,30 @@ def test_a_reload_takes_new_names_and_loses_no_query(site: Site, room: Path) -> 
         metrics = site.client.run("curl", "-s", "http://10.1.0.1/-/metrics").decode()
         assert re.search(r'mxart_dns_queries_total\{outcome="own"\} [1-9]', metrics)
         assert re.search(r'mxart_dns_queries_total\{outcome="refused"\} [1-9]', metrics)
+
+
+def test_it_alone_reloads_and_ends_with_its_supervisor(room: Path) -> None:
+    config = '[dns]\nanswer = ["10.0.0.5"]\nnames = ["first.test"]\n'
+    port = free_port()
+    with mxart_dns(room / "dns", "--listen", f"127.0.0.1:{port}", config=config) as server:
+        assert dig(None, "@127.0.0.1", "+short", "first.test", port=port).split() == ["10.0.0.5"]
+        (room / "dns" / "mxart.toml").write_text(config.replace("first.test", "second.test"))
+        os.kill(server.pid, signal.SIGHUP)
+        wait_until(
+            lambda: "10.0.0.5" in dig(None, "@127.0.0.1", "+short", "second.test", port=port),
+            "the new name to be known",
+        )
+        (room / "dns" / "mxart.toml").write_text("[dns]\nanswer = []\n")
+        os.kill(server.pid, signal.SIGHUP)
+        server.wait_for_line("the new configuration is not used")
+        assert dig(None, "@127.0.0.1", "+short", "second.test", port=port).split() == ["10.0.0.5"]
+    killed = Service(
+        "killed", [sys.executable, "-m", "mxart", "dns", "--listen", f"127.0.0.1:{port}", "--answer", "10.0.0.5"], room
+    )
+    killed.wait_for_line("^mxart dns ready")
+    os.kill(killed.pid, signal.SIGKILL)
+    wait_until(lambda: "refused" in dig(None, "@127.0.0.1", "docker.io", port=port), "the worker's end")
+    killed.kill()
 
 
 def test_what_the_user_gets_wrong_is_told_in_one_line(room: Path) -> None:

@@ -65,7 +65,8 @@ class TcpServer:
                     await trio.lowlevel.wait_readable(listener)
                     continue
                 except OSError as error:
-                    log.debug("dns: cannot accept: %s", error.strerror)
+                    if self._full.due() is not None:
+                        log.warning("dns: cannot accept: %s", error.strerror)
                     await trio.sleep(_PAUSE)
                     continue
                 self._begin(sock, plain(address[0]), nursery)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from mxart.server.dns import Responder, Waiting
+from mxart.server.dns import Responder, Seldom, Waiting
 
 log = logging.getLogger("mxart.dns")
 
@@ -50,13 +50,15 @@ async def serve_udp(responder: Responder, shared: socket.socket, nursery: trio.N
     `shared` is non-blocking, and is only borrowed.
     """
     sender = _Sender(shared.dup())
+    seldom = Seldom()
     try:
         while True:
             await trio.lowlevel.wait_readable(sender.sock)
             try:
                 _read_some(responder, sender, nursery)
             except OSError as error:
-                log.warning("dns: cannot read: %s", error.strerror)
+                if seldom.due() is not None:
+                    log.warning("dns: cannot read: %s", error.strerror)
                 await trio.sleep(_PAUSE)
     finally:
         sender.release()
@@ -70,17 +72,16 @@ def _read_some(responder: Responder, sender: _Sender, nursery: trio.Nursery) -> 
         except BlockingIOError:
             return
         client = plain(address[0])
-        if not responder.may_ask(client):
-            reply = responder.stranger(wire)
-        else:
-            found = responder.now(wire, client, udp=True)
-            if isinstance(found, Waiting):
-                sender.users += 1
-                nursery.start_soon(_later, responder, sender, found, client, _back(ancillary), address)
-                continue
-            reply = found
-        if reply is not None:
-            sender.send(reply, _back(ancillary), address)
+        try:
+            found = responder.now(wire, client, udp=True) if responder.may_ask(client) else responder.stranger(wire)
+        except Exception:  # what breaks over one datagram must not break the others
+            log.exception("dns: a query of %s failed", client)
+            continue
+        if isinstance(found, Waiting):
+            sender.users += 1
+            nursery.start_soon(_later, responder, sender, found, client, _back(ancillary), address)
+        elif found is not None:
+            sender.send(found, _back(ancillary), address)
 
 
 async def _later(
