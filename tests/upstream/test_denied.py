@@ -230,6 +230,16 @@ async def test_a_firm_question_is_not_answered_with_another_mirrors_not_found() 
         await hub.aclose()
 
 
+async def test_a_firm_question_does_not_wait_for_a_mirror_once_the_upstream_has_refused() -> None:
+    async with fake_upstream() as first, fake_upstream(host="localhost") as second:
+        first.on(PATH, challenge('Basic realm="r"'))
+        second.on(PATH, say(status=503))
+        hub = Remote("hub", [first.url, second.url], Dialer(Upstreams()))
+        assert isinstance(await refusal(hub, Ask("GET", PATH[1:], scope=ASK.scope, firm=True)), UpstreamDenied)
+        assert first.count(PATH) == second.count(PATH) == 1
+        await hub.aclose()
+
+
 async def test_a_bare_question_shows_nothing_and_fetches_no_token() -> None:
     async with fake_upstream() as up:
         want = f'Bearer realm="{up.url}/token",service="s"'

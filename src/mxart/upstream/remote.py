@@ -173,6 +173,8 @@ class Remote:
                     raise
             if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
                 told = troubles
+            if ask.firm and troubles[0].denied:
+                break  # the upstream itself has spoken; that a mirror of it may come back changes nothing
             wait = self._wait(troubles, attempt)
             if wait is None or trio.current_time() - started + wait > self._patience.total:
                 break
