@@ -182,6 +182,7 @@ class Response:
     status: int
     headers: Headers = Headers()
     body: Body = EMPTY
+    reason: str = ""  # instead of the usual words beside the status, where HTTP/1.1 has them; "": those
 
 
 class Sent(Struct, frozen=True):

@@ -182,9 +182,18 @@ class Buildah(_Commands):
 class Ctr(_Commands):
     """containerd with its plain client."""
 
-    def __init__(self, folder: Path, inside: World, *, ca: Path | None = None, hosts: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        inside: World,
+        *,
+        ca: Path | None = None,
+        hosts: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         """`hosts` are hosts.toml files by the registry that they are for."""
         super().__init__(folder, inside, ca)
+        self.env |= env or {}
         self._socket = folder / "c.sock"
         self._root = folder / "root"
         config = folder / "containerd.toml"

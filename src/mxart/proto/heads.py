@@ -217,7 +217,14 @@ _clock = _Clock()
 
 @lru_cache(maxsize=_MEMO_ENTRIES)
 def render_head(
-    status: int, items: tuple[tuple[str, str], ...], length: int | None, *, head: bool, version: str, keep_alive: bool
+    status: int,
+    items: tuple[tuple[str, str], ...],
+    length: int | None,
+    *,
+    head: bool,
+    version: str,
+    keep_alive: bool,
+    reason: str = "",
 ) -> Framed:
     """A response head for a body of `length` bytes, None: known only at its end. `head`: the request was HEAD.
 
@@ -237,7 +244,9 @@ def render_head(
     if not keep_alive:
         fields.append((b"Connection", b"close"))
     try:
-        event = h11.Response(status_code=status, headers=fields, reason=_reason(status))
+        event = h11.Response(
+            status_code=status, headers=fields, reason=reason.encode("ascii", "replace") or _reason(status)
+        )
         data = connection.send(event)
     except h11.LocalProtocolError as error:
         raise ValueError(str(error)) from None

@@ -342,6 +342,7 @@ def _render(response: Response, head: Head | None, keep: bool) -> Framed:
         head=head is not None and head.method == "HEAD",
         version="1.1" if head is None else head.version,
         keep_alive=keep,
+        reason=response.reason,
     )
 
 

@@ -107,17 +107,25 @@ class Front:
                 try:
                     tunnel = await self._tunnelling.open(peer, Wish(target, by, name))
                 except Problem as problem:
-                    request.trace.notes.append(f"{problem.status}: {problem.message}")
-                    return plain_problem(problem)
+                    return _said(problem, request)
                 return Response(200, body=_Tunnelled(tunnel, self._idle_seconds))
             case Refuse() as refusal:
                 return self._refuse(refusal, request)
 
     def _refuse(self, refusal: Refuse, request: Request) -> Response:
         self._metrics.add(series.REFUSED)
-        problem = BadRequest(refusal.reason) if refusal.status == 400 else Forbidden(refusal.reason)
-        request.trace.notes.append(f"{problem.status}: {problem.message}")
-        return plain_problem(problem)
+        return _said(BadRequest(refusal.reason) if refusal.status == 400 else Forbidden(refusal.reason), request)
+
+
+def _said(problem: Problem, request: Request) -> Response:
+    """A problem as the answer to a proxy's client.
+
+    Of the answer to CONNECT clients show their user no body, and those written in Go the words beside the status
+    (net/http, transport.go: dialConn).
+    """
+    request.trace.notes.append(f"{problem.status}: {problem.message}")
+    answer = plain_problem(problem)
+    return replace(answer, reason=" ".join(problem.message.split())) if request.method == "CONNECT" else answer
 
 
 class _Tunnelled(Takeover):
@@ -216,8 +224,7 @@ class Saying:
         self._problem = problem
 
     async def handle(self, request: Request) -> Response:
-        request.trace.notes.append(f"{self._problem.status}: {self._problem.message}")
-        return plain_problem(self._problem)
+        return _said(self._problem, request)
 
     def refuse(self, status: int, message: str, peer: Peer) -> Response:
         return self._handler.refuse(status, message, peer)
