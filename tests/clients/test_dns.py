@@ -124,7 +124,7 @@ def test_the_c_library_finds_our_address_and_the_names_of_others(site: Site, nam
         began = time.monotonic()
         with pytest.raises(AssertionError):
             addresses("a.nowhere.test")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3
         assert site.client.run("getent", "hosts", "192.0.2.1").split()[1] == b"up.test"
 
 
@@ -196,17 +196,18 @@ def test_answers_are_kept_and_equal_questions_share_one(site: Site, names: Dnsma
         assert "ALIAS.test." in said
 
 
-def test_a_dead_forwarder_costs_the_first_client_a_moment(site: Site, names: Dnsmasq, room: Path) -> None:
+def test_a_dead_forwarder_costs_the_first_clients_a_moment(site: Site, names: Dnsmasq, room: Path) -> None:
     """10.3.0.99 swallows everything, as a machine that is off does."""
     site.box.run("ip", "neigh", "replace", "10.3.0.99", "lladdr", "02:00:00:00:00:99", "dev", "eth1")
     options = ["--answer", "10.1.0.1", "--forward", "10.3.0.99", "--forward", "10.3.0.2"]
     with mxart_dns(room / "dns", *options, within=site.box.enter) as server:
-        began = time.monotonic()
-        assert dig(site.client, "@10.1.0.1", "+short", "up.test").split() == ["192.0.2.1"]
-        first = time.monotonic() - began
-        assert dig(site.client, "@10.1.0.1", "+short", "alias.test").split()[-1] == "192.0.2.1"
-        assert first < 1.5
-        assert time.monotonic() - began - first < 0.35, "from now on it comes last"
+        took: list[int] = []
+        for question in (["up.test", "A"], ["up.test", "AAAA"], ["alias.test", "A"]):
+            said = dig(site.client, "@10.1.0.1", *question)
+            assert status(said) == "NOERROR"
+            took += map(int, re.findall(r"Query time: (\d+) msec", said))
+        assert max(took) < 2000
+        assert took[2] < 600, "from now on it comes last"
         assert "forwarder 10.3.0.99:53" in server.err.read_text()
 
 
@@ -224,7 +225,7 @@ def test_a_forwarder_that_asks_us_in_turn_makes_no_storm(site: Site, room: Path)
     with mxart_dns(room / "dns", "--answer", "10.1.0.1", "--forward", "10.3.0.2", within=site.box.enter) as server:
         began = time.monotonic()
         assert status(dig(site.client, "@10.1.0.1", "somewhere.example.test")) == "SERVFAIL"
-        assert time.monotonic() - began < 2, "it is noticed, not waited for"
+        assert time.monotonic() - began < 3, "it is noticed, not waited for"
         assert len(circle.asked()) <= 4
         assert "came back from 10.3.0.2" in server.err.read_text()
     circle.close()

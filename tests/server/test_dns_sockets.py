@@ -19,7 +19,7 @@ from kit.wire import open_files
 from mxart.config import Dns
 from mxart.listeners_dns import BoundDns, bind_dns
 from mxart.metrics import Metrics
-from mxart.proto.dns import Claims, Rules
+from mxart.proto.dns import Claims, Decision, Rules
 from mxart.server import metrics as series
 from mxart.server.dns import Clients, Responder
 from mxart.server.dns_forward import Forwarders
@@ -127,6 +127,31 @@ async def test_garbage_and_answers_are_met_with_silence_and_the_next_query_is_se
                 await sock.send(wire)
             with trio.fail_after(5):
                 assert dns.message.from_wire(await sock.recv(4096)).answer
+
+
+async def test_a_fault_over_one_datagram_or_connection_stays_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide = Rules.decide
+
+    def faulty(rules: Rules, wire: bytes, *, udp: bool) -> Decision:
+        if wire[:2] == b"!!":
+            raise ZeroDivisionError
+        return decide(rules, wire, udp=udp)
+
+    monkeypatch.setattr(Rules, "decide", faulty)
+    async with served() as server, await server.connect() as stream, await server.connect() as other:
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            await sock.connect(("127.0.0.1", server.port))
+            await sock.send(b"!!" + QUERY[2:])
+            await sock.send(QUERY)
+            with trio.fail_after(5):
+                assert dns.message.from_wire(await sock.recv(4096)).answer
+        await stream.send_all(framed(b"!!" + QUERY[2:]))
+        assert await ended(stream)
+        await other.send_all(framed(QUERY))
+        assert (await read(other))[0].answer
+    assert caplog.text.count("ZeroDivisionError") >= 2
 
 
 async def test_a_flood_of_datagrams_leaves_room_for_others() -> None:

@@ -4,7 +4,8 @@ Theory of operation.  A question is asked over UDP from a socket of its own, so 
 that nobody else knows; the socket is connected, so that the kernel drops what comes from elsewhere and tells
 us at once when nobody listens there.  A truncated answer, or a crowd of wrong ones (somebody guesses ids), is
 asked for again over TCP.  Attempts begin one after another while nothing has come, and those that were begun
-stay open: the first good answer wins.  A forwarder that failed stands behind the others for a while.
+stay open: the first good answer wins.  A forwarder that failed, or was too slow twice in a row, stands behind the
+others for a while; once may be the name's fault.
 
 The letters' case of the name is a pattern that follows from a secret which all workers share.  A query that
 comes in with that very pattern is one of ours: the forwarders lead back to us.
@@ -33,7 +34,7 @@ log = logging.getLogger("mxart.dns")
 TOTAL_SECONDS = 3.8
 """For all forwarders together: clients ask again, or somebody else, after five (resolv.conf(5), `timeout`)."""
 
-_GAPS = (0.4, 0.6, 0.8)  # seconds of silence before the next attempt begins
+_GAPS = (0.7, 0.7, 0.8)  # seconds of silence before the next attempt begins
 _BEHIND_SECONDS = 20.0
 _WRONG = 16  # wrong answers until we ask over TCP
 _TELLING_LETTERS = 12  # fewer could look like ours by chance
@@ -90,6 +91,7 @@ class Forwarders:
         self._servers = [server_of(text) for text in servers]
         self._secret = secret
         self._behind: dict[Server, float] = {}
+        self._was_slow: set[Server] = set()
 
     def is_ours(self, question: Question, *, under_way: bool) -> bool:
         """Whether this question is one that we sent: it has gone round.
@@ -117,8 +119,15 @@ class Forwarders:
             log.warning("dns: forwarder %s: %s", server, why)
         self._behind[server] = trio.current_time() + _BEHIND_SECONDS
 
+    def slow(self, server: Server, why: str) -> None:
+        """Another one was faster, though it was asked later."""
+        if server in self._was_slow:
+            self.failed(server, why)
+        self._was_slow.add(server)
+
     def answered(self, server: Server) -> None:
         """It is well again."""
+        self._was_slow.discard(server)
         if self._behind.pop(server, None) is not None:
             log.info("dns: forwarder %s answers again", server)
 
@@ -154,8 +163,9 @@ class _Round:
                         nursery.cancel_scope.cancel()
                         break
         if self._won is not None:
-            if self._begun[0] is not self._winner and self._begun[0] not in self._reasons:
-                self._failed(self._begun[0], f"slower than {self._winner}")
+            first = self._begun[0]
+            if first is not self._winner and first not in self._reasons:
+                self._forwarders.slow(first, f"slower than {self._winner}")
             return self._won
         for server in servers - self._reasons.keys():
             self._failed(server, f"no answer within {TOTAL_SECONDS:g} s")
