@@ -33,7 +33,7 @@ _HANDSHAKE_HEADER = 4
 _MAX_FRAGMENT = 1 << 14
 _HANDSHAKE, _ALERT = 22, 21
 _CLIENT_HELLO = 1
-_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH = 0, 16, 43, 0xFE0D
+_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS, _ECH = _LISTED = 0, 16, 43, 0xFE0D
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\Z")
@@ -205,18 +205,25 @@ def _read_hello(message: bytes, wire_bytes: int) -> ClientHello:
 
 
 def _extensions(cursor: _Cursor) -> Iterator[tuple[int, bytes]]:
+    """Those that are listed."""
     if not cursor.more():
         return  # TLS 1.2 and older may leave them out altogether
-    block = _Cursor(cursor.vector(2))
+    block = cursor.vector(2)
     if cursor.more():
         raise BadClientHello("something follows the extensions of the TLS hello")
     seen: set[int] = set()
-    while block.more():
-        kind = block.number(2)
-        if kind in seen:
+    end = 0
+    while end < len(block):  # without a cursor: this is most of what a hello costs
+        kind = int.from_bytes(block[end : end + 2], "big")
+        if kind in seen and end + 2 <= len(block):
             raise BadClientHello(f"extension {kind} is there twice", ILLEGAL_PARAMETER)  # RFC 8446 section 4.2
         seen.add(kind)
-        yield kind, block.vector(2)
+        start = end + 4
+        end = start + int.from_bytes(block[end + 2 : start], "big")
+        if max(start, end) > len(block):
+            raise BadClientHello("the TLS hello ends in the middle of a field")
+        if kind in _LISTED:
+            yield kind, block[start:end]
 
 
 def _server_name(body: bytes) -> str | None:

@@ -84,13 +84,13 @@ async def _peek(sock: socket.socket | SocketType, size: int, deadline: float) ->
             return sock.recv(size, socket.MSG_PEEK)
         except BlockingIOError:
             await _wait_readable(sock, deadline)
-    with trio.move_on_at(deadline):
+    with trio.CancelScope(deadline=deadline):
         return await sock.recv(size, socket.MSG_PEEK)
     raise Disconnected(_TOO_SLOW)
 
 
 async def _wait_readable(sock: socket.socket | SocketType, deadline: float) -> None:
-    with trio.move_on_at(deadline):
+    with trio.CancelScope(deadline=deadline):
         await trio.lowlevel.wait_readable(sock)
         return
     raise Disconnected(_TOO_SLOW)

@@ -247,7 +247,7 @@ class TlsTransport:
         if self._sock.fileno() < 0:
             return
         try:
-            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            with trio.CancelScope(relative_deadline=CLOSE_SECONDS, shield=True):
                 await self._say_goodbye()
         finally:
             _close(self._sock)
@@ -288,7 +288,7 @@ class TlsTransport:
                 await stuck.wait(self._sock)
                 cancelled = False
             else:
-                with trio.move_on_at(deadline) as scope:
+                with trio.CancelScope(deadline=deadline) as scope:
                     await stuck.wait(self._sock)
                 cancelled = scope.cancelled_caught
         except (trio.ClosedResourceError, OSError):
