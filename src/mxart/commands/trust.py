@@ -47,7 +47,7 @@ def _called(name: str, port: int) -> str:
 
 
 def _head(authority: Authority) -> str:
-    lines = [f"# Makes a client trust {authority.name}"]
+    lines = [f"# Makes a client trust {' '.join(authority.name.split())}"]
     if authority.file:
         where = f"CA=${{CA:-{shlex.quote(authority.file)}}}"
         lines += [
