@@ -134,3 +134,10 @@ def test_any_address_is_taken_or_refused_with_a_reason(text: str) -> None:
     else:
         assert 0 <= port <= 65535
         assert "[" not in host
+
+
+def test_our_own_dns_does_not_lead_us_to_ourselves() -> None:
+    table = '[dns]\nanswer = ["10.0.0.5"]\nforward = ["10.9.9.9"]\n'
+    assert decode(table, file="f", environment={}).upstreams.nameservers == ("10.9.9.9",)
+    other = table + '[upstreams]\nnameservers = ["10.8.8.8"]\n'
+    assert decode(other, file="f", environment={}).upstreams.nameservers == ("10.8.8.8",)

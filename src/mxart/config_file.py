@@ -136,6 +136,9 @@ def decode(
         for index, item in enumerate(decoder.tables(document, "tunnel"))
     )
     dns = decoder.convert(document.pop("dns"), "dns", Dns) if "dns" in document else None
+    if dns is not None and not upstreams.nameservers:
+        # Whoever runs our DNS has clients, and perhaps this machine itself, ask it: it must not lead us to ourselves.
+        upstreams = msgspec.structs.replace(upstreams, nameservers=dns.forward)
     token_server = decoder.convert(document.pop("token_server", {}), "token_server", TokenServer)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
     if document:
