@@ -28,7 +28,7 @@ hosts = ["auth.docker.io"]
 format = "oci"
 kind = "proxy"
 upstream = "https://registry.gitlab.com"
-hosts = ["registry.gitlab.com"]
+hosts = ["registry.gitlab.com", "203.0.113.9"]
 """
 
 PUBLIC = ("docker.io", "gcr.io", "ghcr.io", "quay.io", "registry.k8s.io")
@@ -36,7 +36,7 @@ PUBLIC = ("docker.io", "gcr.io", "ghcr.io", "quay.io", "registry.k8s.io")
 
 def test_a_new_ca_is_permitted_what_is_claimed_and_the_public_registries() -> None:
     config = decode(CONFIG, file="x", environment={})
-    assert claimed_hosts(config) == ("registry.gitlab.com", "auth.docker.io", "images.corp.test")
+    assert claimed_hosts(config) == ("registry.gitlab.com", "203.0.113.9", "auth.docker.io", "images.corp.test")
     scope = ca_scope(config, "Box-7")
     assert scope.domains == (
         *PUBLIC,
@@ -48,6 +48,7 @@ def test_a_new_ca_is_permitted_what_is_claimed_and_the_public_registries() -> No
         "box-7",
     )
     assert ipaddress.ip_network("192.0.2.7/32") in scope.networks
+    assert ipaddress.ip_network("203.0.113.9/32") in scope.networks
     assert ipaddress.ip_network("198.51.100.4/32") in scope.networks
     assert ipaddress.ip_network("10.0.0.5/32") not in scope.networks  # within 10.0.0.0/8 already
     assert not any(network.prefixlen == 0 for network in scope.networks)

@@ -141,3 +141,13 @@ def test_our_own_dns_does_not_lead_us_to_ourselves() -> None:
     assert decode(table, file="f", environment={}).upstreams.nameservers == ("10.9.9.9",)
     other = table + '[upstreams]\nnameservers = ["10.8.8.8"]\n'
     assert decode(other, file="f", environment={}).upstreams.nameservers == ("10.8.8.8",)
+
+
+def test_a_host_of_the_token_server_is_no_tunnel_by_default() -> None:
+    config = decode('[token_server]\nhosts = ["auth.docker.io"]\n', file="x", environment={})
+    assert [name for tunnel in config.tunnels for name in tunnel.sni] == [
+        "hub.docker.com",
+        "login.docker.com",
+        "auth.docker.com",
+    ]
+    assert config.repositories

@@ -36,7 +36,7 @@ class Scope:
 
 
 def claimed_hosts(config: Config) -> tuple[str, ...]:
-    """The DNS names that certificates are needed for, in the configuration's order."""
+    """The names that certificates are needed for, in the configuration's order; a repository may claim an address."""
     hosts = [host for repository in config.repositories.values() for host in repository.hosts]
     own = [name.lower() for name in config.tls.names if not is_ip(name)]
     return tuple(dict.fromkeys((*hosts, *config.token_server.hosts, *own)))
@@ -64,12 +64,12 @@ def own_names(hostname: str) -> tuple[str, ...]:
 def ca_scope(config: Config, hostname: str) -> Scope:
     """What a CA that is made now is permitted."""
     domains = [host for repository in default_repositories().values() for host in repository.hosts]
-    domains += claimed_hosts(config)
+    domains += [host for host in claimed_hosts(config) if not is_ip(host)]
     domains += [name.removeprefix("*.") for name in (config.dns.names if config.dns else ())]
     domains += config.tls.ca_domains
     domains += own_names(hostname)
     listening = (parse_address(listener.address)[0] for listener in config.listeners)
-    addresses = [text for text in (*config.tls.names, *listening) if is_ip(text)]
+    addresses = [text for text in (*claimed_hosts(config), *config.tls.names, *listening) if is_ip(text)]
     named = (ipaddress.ip_network(text) for text in addresses if not ipaddress.ip_address(text).is_unspecified)
     return Scope(_outermost(domains), _widest((*map(ipaddress.ip_network, PRIVATE_NETWORKS), *named)))
 

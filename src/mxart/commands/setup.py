@@ -154,11 +154,7 @@ def _server(config: Config, url: str | None, ca: str | None) -> Server:
     plain = server(config, where)
     if plain.is_plain or (ca is None and (config.tls.ca_cert or _has_own_certificate(config, plain.host))):
         return plain  # the certificates come from a CA of the user's, whose root is not ours to know
-    if ca is not None:
-        return server(config, where, ca=_read(ca).decode())
-    found = authority(config)
-    # The root above an intermediate CA of the user's is not ours to hand out.
-    return plain if found.root is None else server(config, where, ca=found.pem.decode())
+    return server(config, where, ca=authority(config).pem.decode() if ca is None else _read(ca).decode())
 
 
 def _doubts(config: Config, found: Server, ca: str | None) -> tuple[str, ...]:
