@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def test_every_address_has_its_role_and_its_real_port() -> None:
         assert int(one.url.rpartition(":")[2]) > 0
         assert not any(sock.getblocking() for sock in one.sockets)
     close(*bound)
+
+
+def test_a_transparent_listener_may_take_what_is_for_others(caplog: pytest.LogCaptureFixture) -> None:
+    listeners = [Listener(address=address, transparent=True) for address in ("127.0.0.1:0", ":0", "[::1]:0")]
+    bounds = bind_all(config(*listeners))
+    assert all(bound.role == Role(transparent=True) for bound in bounds)
+    flags = [
+        sock.getsockopt(socket.IPPROTO_IPV6, 75) if sock.family == socket.AF_INET6 else sock.getsockopt(0, 19)
+        for bound in bounds
+        for sock in bound.sockets
+    ]
+    if os.geteuid() == 0:
+        assert flags == [1, 1, 1]
+    else:
+        assert "not TPROXY" in caplog.text, "the rest works without the right"
+    close(*bounds)
 
 
 def test_every_address_means_both_families() -> None:

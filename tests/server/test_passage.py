@@ -59,7 +59,8 @@ def passed(name: str, *, host: str = "", port: int = 443, explicit: bool = False
     return Pass(Target(host or name, port, explicit=explicit), "sni", name)
 
 
-ON = Pass(Target("10.9.9.9", 443, explicit=False), "address", "10.9.9.9")
+def on(name: str = "") -> Pass:
+    return Pass(Target("10.9.9.9", 443, explicit=False), "address", name)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,8 @@ ON = Pass(Target("10.9.9.9", 443, explicit=False), "address", "10.9.9.9")
         ("served.example.com", Terminate("served.example.com"), TellPlain(), *[Terminate("served.example.com")] * 2),
         ("exact.example.net", *[passed("exact.example.net")] * 4),
         # Nobody's. At our own listener the certificates have the last word.
-        ("evil.test", Terminate("evil.test"), TellPlain(), ON, Refuse),
-        (None, Terminate(None), TellPlain(), ON, Refuse),
+        ("evil.test", Terminate("evil.test"), TellPlain(), on("evil.test"), Refuse),
+        (None, Terminate(None), TellPlain(), on(), Refuse),
     ],
 )
 def test_a_hello_is_judged_by_its_name_and_where_it_was_bound_for(
@@ -90,7 +91,7 @@ def test_a_hello_is_judged_by_its_name_and_where_it_was_bound_for(
 
 
 def test_what_cannot_be_read_goes_on_to_where_it_was_bound_for_or_nowhere() -> None:
-    assert PASSAGE.fallback(replace(HERE, original=BOUND), "why") == ON
+    assert PASSAGE.fallback(replace(HERE, original=BOUND), "why") == on()
     refusal = PASSAGE.fallback(replace(HERE, original=("10.9.9.9", 80)), "why")
     assert isinstance(refusal, Refuse)
     assert "10.9.9.9:80" in refusal.reason
@@ -102,8 +103,8 @@ def test_what_cannot_be_read_goes_on_to_where_it_was_bound_for_or_nowhere() -> N
     [
         ("docker.io", BOUND, Serve()),
         ("docker.io", CLOSED, Serve()),
-        ("evil.test", BOUND, ON),
-        ("", BOUND, ON),
+        ("evil.test", BOUND, on("evil.test")),
+        ("", BOUND, on()),
         ("evil.test", CLOSED, Refuse),
         ("", CLOSED, Refuse),
     ],

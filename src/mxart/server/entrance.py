@@ -118,7 +118,7 @@ class Entrance:
             return
         door = self._doors.get(role)
         if door is None:
-            door = Door(tls=role.tls or role.transparent, plain=not role.tls or role.transparent)
+            door = Door(tls=role.tls or role.transparent, plain=not role.tls)
             self._doors[role] = door
         if role.transparent and (original := original_destination(sock)) is not None:
             door = replace(door, original=original)
@@ -129,6 +129,31 @@ class Entrance:
         await self._enter(sock, peer, door, trio.current_time() + self._limits.handshake_seconds)
 
     async def _enter(self, sock: SocketType, peer: Peer, door: Door, deadline: float, *, proxied: bool = False) -> None:
+        try:
+            peer, found, head = await self._look(sock, peer, door, deadline, proxied=proxied)
+        except Disconnected as error:
+            refusal = self._passage.fallback(door, str(error))
+            if door.original is not None and isinstance(refusal, Refuse):
+                raise Forbidden(refusal.reason) from None
+            raise
+        match found:
+            case TlsHello(hello):
+                await self._hello(sock, peer, hello, door, deadline)
+            case Http1(connect=True) if head is not None:
+                await self._connect(sock, peer, head, door)
+            case Http1() | Http2Preface() if door.original is not None:
+                await self._plain_at_transparent(sock, peer, found, head, door)
+            case Http1() | Http2Preface():
+                await self._serve_plain(sock, peer, found, door)
+            case Unknown():
+                await self._fall_back(sock, peer, door, "neither TLS nor HTTP")
+
+    # The first bytes
+
+    async def _look(
+        self, sock: SocketType, peer: Peer, door: Door, deadline: float, *, proxied: bool
+    ) -> tuple[Peer, Sniffed, FirstHead | None]:
+        """Who it is, what he speaks, and the head of his first request where that decides. Raises Disconnected."""
         head: FirstHead | None = None
         last = trio.current_time() + _LAST_WORDS if self._draining.is_set() else deadline
         with trio.CancelScope(deadline=last) as silent:
@@ -143,19 +168,7 @@ class Entrance:
                 self._silent.discard(silent)
         if silent.cancelled_caught:
             raise Disconnected("the client said too little for too long")
-        match found:
-            case TlsHello(hello):
-                await self._hello(sock, peer, hello, door, deadline)
-            case Http1(connect=True) if head is not None:
-                await self._connect(sock, peer, head, door)
-            case Http1() if door.original is not None:
-                await self._plain_at_transparent(sock, peer, found, head, door)
-            case Http1() | Http2Preface():
-                await self._serve_plain(sock, peer, found, door)
-            case Unknown():
-                await self._fall_back(sock, peer, door, "neither TLS nor HTTP")
-
-    # The first bytes
+        return peer, found, head
 
     async def _first_bytes(self, sock: SocketType, door: Door, deadline: float) -> Sniffed:
         if door.original is None or not isinstance(self._passage.fallback(door, ""), Pass):
@@ -204,23 +217,25 @@ class Entrance:
                 raise Forbidden(f"tls refused: {reason}")
 
     async def _plain_at_transparent(
-        self, sock: SocketType, peer: Peer, found: Http1, head: FirstHead | None, door: Door
+        self, sock: SocketType, peer: Peer, found: Http1 | Http2Preface, head: FirstHead | None, door: Door
     ) -> None:
         split = split_authority(head.authority, _HTTP) if head is not None else None
         match self._passage.host(split[0] if split is not None else "", door):
-            case Serve():
-                await self._serve_plain(sock, peer, found, door)
             case Pass(target, by, name):
                 await self._pass(sock, peer, Wish(target, by, name))
-            case Refuse(reason):
+            case Refuse(reason) if head is not None:
                 await self._say(sock, peer, Forbidden(reason))
+            case (
+                Serve() | Refuse()
+            ):  # what is no request is told so, and HTTP/2 names its hosts later, each request its own
+                await self._serve_plain(sock, peer, found, door)
 
     async def _fall_back(self, sock: SocketType, peer: Peer, door: Door, why: str) -> None:
         match self._passage.fallback(door, why):
             case Pass(target, by, name):
                 await self._pass(sock, peer, Wish(target, by, name))
             case Refuse(reason):
-                raise Disconnected(reason)
+                raise Forbidden(reason) if door.original is not None else Disconnected(reason)
 
     async def _connect(self, sock: SocketType, peer: Peer, head: FirstHead, door: Door) -> None:
         way = self._passage.connect(head.authority)

@@ -113,7 +113,7 @@ class Passage:
             if target is not None:
                 return Pass(target, "sni", name)
             if door.original is not None and name not in self._names:
-                return self.fallback(door, f"{name} is not served here")
+                return self.fallback(door, f"{name} is not served here", name)
         elif door.through is not None:
             name = None if is_ip(door.through) else door.through
         elif door.original is not None:
@@ -124,16 +124,19 @@ class Passage:
         """HTTP in clear text at a transparent listener; `host` as its first request names it, "" if it does not."""
         if host in self._names:
             return Serve()
-        return self.fallback(door, f"{host or 'a request without Host'} is not served here")
+        return self.fallback(door, f"{host or 'a request without Host'} is not served here", host)
 
-    def fallback(self, door: Door, why: str) -> Pass | Refuse:
-        """What the first bytes do not decide: on to where the client wanted, if it may go there."""
+    def fallback(self, door: Door, why: str, name: str = "") -> Pass | Refuse:
+        """What the first bytes do not decide: on to where the client wanted, if it may go there.
+
+        `name`: what they asked for all the same.
+        """
         if door.original is None:
             return Refuse(why)
         address, port = door.original
         target = self._tunnels.address(address, port)
         if target is not None:
-            return Pass(target, "address", address)
+            return Pass(target, "address", name)
         return Refuse(f"{why}, and no [[tunnel]] has a network with {_shown(address, port)}, where it was bound for")
 
     def connect(self, authority: str) -> Serve | Pass | Refuse:
