@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kit.clients import Podman, Skopeo, closing, curl
+from kit.clients import Dockerd, Podman, Skopeo, closing, curl
 from kit.netns import World, world
 from kit.registry import Images, Registry, running
-from kit.servers import Mxart, mxart
+from kit.servers import Mxart, Service, mxart
 
 CONFIG = """
 [upstreams]
@@ -87,6 +88,44 @@ def test_a_password_is_told_that_there_are_no_users(server: Mxart, closed: World
     body, _, status = curl(closed, *code, REALM, ca=server.ca, home=room / "home").decode().rpartition("\n")
     assert status == "401"
     assert "no users" in json.loads(body)["details"]
+
+
+UPSTREAM = """
+import http.server
+class Asks(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(401)
+        realm = 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io"'
+        self.send_header("WWW-Authenticate", realm)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 5000), Asks)
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+
+def test_docker_login_says_why_it_is_refused(closed: World, room: Path) -> None:
+    """Where the registry asks for a login at its door, as the real one does, docker and skopeo show our words."""
+    (room / "upstream.py").write_text(UPSTREAM)
+    upstream = Service("asks", [sys.executable, room / "upstream.py"], room, within=closed.enter)
+    config = CONFIG.format(ca="").replace('"denied"', '"always"').replace("127.0.0.2", "127.0.0.1")
+    config = config.replace(
+        'upstream = "https://registry-1.docker.io"', 'upstream = "http://registry-1.docker.io:5000"'
+    )
+    try:
+        upstream.wait_for_line("listening")
+        with mxart(room / "mxart", config, listen=["127.0.0.1:443"], tls=True, within=closed.enter) as server:
+            skopeo = Skopeo(room / "skopeo", closed, ca=server.ca, options=["creds=me:secret"])
+            with pytest.raises(AssertionError, match=r"unauthorized: this server has no users.*docker logout"):
+                skopeo.pull(HUB)
+            with (
+                closing(Dockerd(room / "dockerd", closed, ca=server.ca)) as engine,
+                pytest.raises(AssertionError, match=r"unauthorized: this server has no users.*docker logout"),
+            ):
+                engine.run(*engine._base, "login", "--username", "me", "--password", "secret")
+    finally:
+        upstream.kill()
 
 
 def test_the_key_survives_a_restart_and_so_do_tokens(server: Mxart, images: Images, closed: World, room: Path) -> None:
