@@ -108,8 +108,10 @@ class Running:
         ports: list[int],
         listeners: trio.CancelScope,
         connections: trio.CancelScope,
+        dialer: Dialer,
     ) -> None:
         self.gateway = gateway
+        self.dialer = dialer
         self.handler = handler
         self.metrics = metrics
         self.lines = lines
@@ -187,7 +189,7 @@ async def running(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
                 await started.wait()
-                yield Running(gateway, handler, metrics, lines, ports, scopes[0], scopes[1])
+                yield Running(gateway, handler, metrics, lines, ports, scopes[0], scopes[1], dialer)
                 scopes[1].cancel()
     finally:
         for sock in sockets:

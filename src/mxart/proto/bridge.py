@@ -60,9 +60,19 @@ async def bridge(duplex: Duplex, sock: SocketType, idle_seconds: float | None, c
             raise failed[0]
         if scope.cancelled_caught:
             raise Disconnected(f"nothing moved through the tunnel for {idle_seconds:g} s")
+    except BaseExceptionGroup as group:
+        _reset(sock)
+        await raise_alone(group)
+        raise
     except BaseException:
         _reset(sock)
         raise
+
+
+async def raise_alone(group: BaseExceptionGroup) -> None:
+    """Raise Cancelled instead of a nursery's group of nothing else; return if there is more in it."""
+    if group.split(trio.Cancelled)[1] is None:
+        await trio.lowlevel.checkpoint_if_cancelled()
 
 
 _Direction = Callable[[Duplex, SocketType, TunnelCounts, Callable[[], None]], Awaitable[None]]

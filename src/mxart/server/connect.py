@@ -24,7 +24,7 @@ from mxart.body import Body
 from mxart.errors import BadRequest, Disconnected, Forbidden, MxartError, Problem
 from mxart.message import Handler, Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
-from mxart.proto.bridge import bridge
+from mxart.proto.bridge import bridge, raise_alone
 from mxart.proto.tunnel import TunnelCounts
 from mxart.server import metrics as series
 from mxart.server.handler import plain_problem
@@ -168,17 +168,19 @@ class _Served(Takeover):
 
     async def run(self, duplex: Duplex) -> None:
         near, far = _pair()
-        with near:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._serve, far)
-                try:
-                    # The engine at the other end knows best how long it may be silent.
-                    await bridge(duplex, near, None, self._counts)
-                except Disconnected as error:
-                    broken: Disconnected | None = error
-                    near.close()
-                else:
-                    broken = None
+        broken: Disconnected | None = None
+        try:
+            with near:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._serve, far)
+                    try:
+                        # The engine at the other end knows best how long it may be silent.
+                        await bridge(duplex, near, None, self._counts)
+                    except Disconnected as error:
+                        broken = error
+        except BaseExceptionGroup as group:
+            await raise_alone(group)
+            raise
         if broken is not None:
             raise broken
 
