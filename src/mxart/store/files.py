@@ -56,6 +56,15 @@ def write_at(fd: int, chunks: Sequence[bytes | memoryview], offset: int) -> tupl
     return done, None
 
 
+def rest_of(chunks: Sequence[bytes], count: int) -> list[bytes]:
+    """The chunks without their first `count` bytes."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        rest.append(chunk[count:])
+        count = max(0, count - len(chunk))
+    return rest
+
+
 def punch_hole(fd: int, start: int, end: int) -> None:
     """Give back the memory or blocks of a range, which reads as zeros from then on (fallocate(2)). Raises OSError."""
     if _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, start, end - start) != 0:

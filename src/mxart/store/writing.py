@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -35,7 +36,7 @@ from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers
 from mxart.store.base import Tap
 from mxart.store.download import Download
-from mxart.store.files import WriteAt, place, remove
+from mxart.store.files import WriteAt, place, remove, rest_of
 from mxart.store.locks import same_file, unlock
 from mxart.store.notes import Note
 from mxart.store.paths import StorePaths
@@ -126,7 +127,8 @@ class Writing:
         self._offset += len(chunk)
         if self._stored and self._file.written == 0 and not self._queue:
             chunk = self._write_first(chunk)
-            await _give_way()  # it is sent now, not after the next pieces were received
+            if self._offset != total:
+                await _give_way()  # it is sent now, not after the next pieces were received
         if not chunk:
             return
         first = not self._queue
@@ -246,8 +248,9 @@ class Writing:
                         return
                     if self._untold:
                         # A file takes half a millisecond to make. First the reader of this process has its first byte.
-                        await _give_way()
-                        self._tell()
+                        await _give_way(lambda: self._ended)
+                        if not self._ended:
+                            self._tell()
                         continue
                     self._resting = True
                     self._space.unpark_all()
@@ -286,7 +289,7 @@ class Writing:
         self._advance()
         if error is not None:
             self._lose_disk(error)
-            await self._into_memory(_after(chunks, written))
+            await self._into_memory(rest_of(chunks, written))
 
     def _lose_disk(self, error: OSError) -> None:
         log.error(
@@ -333,7 +336,8 @@ class Writing:
         elif found != digest.hex:
             self._wrong = f"what upstream sent has the digest {digest.algorithm}:{found}"
         if self._wrong is not None:
-            self._tell(Note(broken=self._wrong))
+            if not self._untold:  # who has been told nothing finds the file gone, and starts again
+                self._tell(Note(broken=self._wrong))
             self._download.fail(UpstreamFailed(f"{digest}: {self._wrong}", subject="blob"))
             return False
         self._download.finish()
@@ -382,19 +386,12 @@ class Writing:
             unlock(self._file.disk)
 
 
-async def _give_way() -> None:
+async def _give_way(enough: Callable[[], bool] = lambda: False) -> None:
     for _ in range(_COURTESY):
+        if enough():
+            return
         await trio.lowlevel.checkpoint()
 
 
 class _NobodyReads(Exception):
     """What is in memory is for nobody."""
-
-
-def _after(chunks: list[bytes], count: int) -> list[bytes]:
-    """The chunks without their first `count` bytes."""
-    rest: list[bytes] = []
-    for chunk in chunks:
-        rest.append(chunk[count:])
-        count = max(0, count - len(chunk))
-    return rest
