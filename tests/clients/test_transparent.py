@@ -141,7 +141,9 @@ networks = ["10.2.0.0/24", "fd02::/64"]
         return done.returncode, done.stdout
 
     def visit(self, address: str) -> str:
-        return self.client.run(sys.executable, "-c", _VISITOR, address, "22").decode().strip()
+        """What a visitor of the port of SSH hears."""
+        command = [*self.client.enter, sys.executable, "-c", _VISITOR, address, "22"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
 
 
 @pytest.fixture
@@ -243,13 +245,7 @@ def test_where_no_network_is_open_everything_else_is_refused_and_logged(redirect
         assert code == 35, "an alert"
         code, text = redirected.fails("http://closed.test/")
         assert b"closed.test is not served here, and no [[tunnel]] has a network with 10.3.0.2:80" in text
-        done = subprocess.run(
-            [*redirected.client.enter, sys.executable, "-c", _VISITOR, CLOSED, "22"],
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert b"teller" not in done.stdout
+        assert redirected.visit(CLOSED) == ""
         for word in ("closed.test is not served here", "10.3.0.2:443", "10.3.0.2:80", "10.3.0.2:22"):
             wait_until(lambda word=word: word in server.log(), word)
 
@@ -275,5 +271,7 @@ def test_a_rule_that_catches_our_own_connections_is_found_out(place: Place) -> N
         code, _ = place.fails("https://other.test/")
         assert code != 0
         wait_until(lambda: "loop: this tunnel comes back" in server.log(), "the loop is named")
-        opened = server.log().count('"to":"10.2.0.2:443"')
-        assert opened <= 4
+        assert server.log().count('"to":"10.2.0.2:443"') == 2
+        # SSH has nothing in its first bytes that would tell it from another one.
+        assert place.visit(OPEN) == ""
+        wait_until(lambda: server.log().count("loop: this tunnel comes back") >= 2, "and so is this one")

@@ -203,7 +203,7 @@ class Entrance:
     async def _hello(self, sock: SocketType, peer: Peer, hello: ClientHello, door: Door, deadline: float) -> None:
         match self._passage.hello(hello, door):
             case Pass(target, by, name):
-                await self._pass(sock, peer, Wish(target, by, name, hello.random))
+                await self._pass(sock, peer, Wish(target, by, name, hello.random, door.original))
             case Terminate(name):
                 # The hello itself may name nobody: after CONNECT it need not.
                 wanted = hello if name == hello.sni else replace(hello, sni=name)
@@ -222,7 +222,7 @@ class Entrance:
         split = split_authority(head.authority, _HTTP) if head is not None else None
         match self._passage.host(split[0] if split is not None else "", door):
             case Pass(target, by, name):
-                await self._pass(sock, peer, Wish(target, by, name))
+                await self._pass(sock, peer, Wish(target, by, name, original=door.original))
             case Refuse(reason) if head is not None:
                 await self._say(sock, peer, Forbidden(reason))
             case (
@@ -233,7 +233,7 @@ class Entrance:
     async def _fall_back(self, sock: SocketType, peer: Peer, door: Door, why: str) -> None:
         match self._passage.fallback(door, why):
             case Pass(target, by, name):
-                await self._pass(sock, peer, Wish(target, by, name))
+                await self._pass(sock, peer, Wish(target, by, name, original=door.original))
             case Refuse(reason):
                 raise Forbidden(reason) if door.original is not None else Disconnected(reason)
 
@@ -242,7 +242,7 @@ class Entrance:
         if isinstance(way, Refuse) and door.original is not None:
             way = self._passage.fallback(door, way.reason)
             if isinstance(way, Pass):  # a client that talks to its own proxy there
-                await self._pass(sock, peer, Wish(way.target, way.by, way.name))
+                await self._pass(sock, peer, Wish(way.target, way.by, way.name, original=door.original))
                 return
         if isinstance(way, Refuse) or door.through is not None:
             await self._serve_plain(sock, peer, Http1(connect=True), door)  # the engine reads it again, and says no

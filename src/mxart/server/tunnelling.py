@@ -3,7 +3,8 @@
 A tunnel may lead back to us without our seeing it in its address: through a NAT, or a firewall rule that
 redirects what we send ourselves.  Two things give it away.  The hello of a TLS connection has a random
 number that no other has (RFC 8446 section 4.1.2), and it passes us for a second time while its tunnel
-is open.  And a connection that comes from a socket which a tunnel of ours has dialled with is that tunnel.
+is open.  And a connection that was redirected to us on its way from the very address and port that a tunnel of ours
+has dialled from, to the very address and port that it has dialled, is that tunnel.
 Both are known to this worker alone; a circle over several workers meets the first one again soon.
 """
 
@@ -30,7 +31,11 @@ Carry = Callable[[SocketType, TunnelCounts], Awaitable[object]]
 
 TunnelLog = Callable[[str, Mapping[str, object]], None]
 
-_LOOP = "loop: this tunnel comes back to this server; set upstreams.resolve or nameservers"
+_NOWHERE: tuple[Address, Address] = (("", 0), ("", 0))
+_LOOP = (
+    "loop: this tunnel comes back to this server; set upstreams.resolve or nameservers,"
+    " or let the firewall spare this server's own connections"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Wish:
     by: str  # how it was asked for: sni, connect, address, port
     name: str = ""  # what was asked for
     random: bytes = b""  # of the TLS hello that asked
+    original: Address | None = None  # where the connection was bound for, if it was redirected to us
 
 
 class Tunnelling:
@@ -51,7 +57,7 @@ class Tunnelling:
         self._metrics = metrics
         self._log = log
         self._randoms: set[bytes] = set()
-        self._dialled: set[Address] = set()  # our ends of the connections to targets
+        self._dialled: set[tuple[Address, Address]] = set()  # both ends of the connections to targets
 
     async def open(self, peer: Peer, wish: Wish) -> OpenTunnel:
         """Dial. Raises Problem, already logged and counted, when there will be no tunnel. Cancellation leaves nothing.
@@ -61,15 +67,17 @@ class Tunnelling:
         tunnel = OpenTunnel(self, peer, wish)
         self._metrics.add(series.TUNNELS)
         try:
-            if wish.random in self._randoms or (peer.address, peer.port) in self._dialled:
+            if wish.random in self._randoms:
+                raise LoopDetected(_LOOP)
+            if wish.original is not None and ((peer.address, peer.port), wish.original) in self._dialled:
                 raise LoopDetected(_LOOP)
             if wish.random:
                 self._randoms.add(wish.random)
                 tunnel.random = wish.random
             target = wish.target
             tunnel.sock = await self._dialer.connect_tcp(target.host, target.port, explicit=target.explicit)
-            tunnel.ours = _name(tunnel.sock)
-            self._dialled.add(tunnel.ours)
+            tunnel.ends = _ends(tunnel.sock)
+            self._dialled.add(tunnel.ends)
         except BaseException as error:
             if isinstance(error, Problem):
                 self._metrics.add(series.REFUSED)
@@ -81,7 +89,7 @@ class Tunnelling:
         """Forget a tunnel, and tell of it."""
         wish, counts = tunnel.wish, tunnel.counts
         self._randoms.discard(tunnel.random)
-        self._dialled.discard(tunnel.ours)
+        self._dialled.discard(tunnel.ends)
         self._metrics.add(series.TUNNELS, amount=-1)
         self._metrics.add(series.TUNNELLED, "up", amount=counts.up)
         self._metrics.add(series.TUNNELLED, "down", amount=counts.down)
@@ -100,7 +108,7 @@ class Tunnelling:
 class OpenTunnel:
     """One tunnel. Made by `Tunnelling.open`."""
 
-    __slots__ = ("_tunnelling", "counts", "ours", "over", "peer", "random", "sock", "started", "wish")
+    __slots__ = ("_tunnelling", "counts", "ends", "over", "peer", "random", "sock", "started", "wish")
 
     def __init__(self, tunnelling: Tunnelling, peer: Peer, wish: Wish) -> None:
         self._tunnelling = tunnelling
@@ -109,7 +117,7 @@ class OpenTunnel:
         self.started = perf_counter()
         self.counts = TunnelCounts()
         self.random = b""
-        self.ours: Address = ("", 0)
+        self.ends: tuple[Address, Address] = _NOWHERE
         self.sock: SocketType | None = None
         self.over = False
 
@@ -146,6 +154,9 @@ class OpenTunnel:
         self._tunnelling.ended(self, why)
 
 
-def _name(sock: SocketType) -> Address:
-    address = sock.getsockname()
-    return plain(address[0]), address[1]
+def _ends(sock: SocketType) -> tuple[Address, Address]:
+    try:
+        near, far = sock.getsockname(), sock.getpeername()
+    except OSError:  # the target has reset already
+        return _NOWHERE
+    return (plain(near[0]), near[1]), (plain(far[0]), far[1])
