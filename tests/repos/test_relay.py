@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from mxart.repos.base import Caller, Repository
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 from mxart.repos.verdicts import GRANTED, REFUSED
+from mxart.upstream.base import Ask
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 ALICE, BOB = "Bearer alices-secret-token", "Bearer bobs-secret-token"
@@ -472,3 +474,46 @@ async def test_no_log_line_and_no_repr_shows_a_credential(world: Relayed, caplog
     assert "secret-token" not in repr(Caller(ALICE))
     assert "secret-token" not in repr(world.registry.asks)
     assert all("secret" not in f"{key}{record}" for key, record in world.catalog.files.items())
+
+
+async def test_a_refusal_that_is_remembered_holds_no_credential(world: Relayed) -> None:
+    """An exception's traceback has frames, and these have everything that was at hand."""
+    for user in (ALICE, BOB):
+        assert await world.status("/v2/team/other/manifests/1", user) == 401
+    world.registry.asks.clear()
+    gc.collect()
+    alive = gc.get_objects()
+    shown = {item.authorization for item in alive if isinstance(item, Caller)}
+    shown |= {item.headers.get("authorization") or "" for item in alive if isinstance(item, Ask)}
+    assert not shown & {ALICE, BOB}
+
+
+# Strangers
+
+
+async def test_a_list_that_only_users_may_see_closes_no_package(world: Relayed) -> None:
+    """Whoever asks for it must not make what is kept depend on upstream's being there."""
+    tool = f"/v2/library/tool/manifests/{world.tool}"
+    assert await world.status("/v2/library/tool/manifests/1") == 200
+    refusal = UpstreamDenied("lists are for users", challenge=(CHALLENGE,))
+    world.registry.answers["v2/library/tool/tags/list"] = Answer(problem=refusal)
+    assert await world.status("/v2/library/tool/tags/list") == 401
+    world.registry.trouble = UpstreamUnavailable("down")
+    assert await world.status(tool) == 200
+    assert world.catalog.absent == {}
+
+
+async def test_pings_do_not_pile_up_while_upstream_is_silent(guarded: Relayed) -> None:
+    assert await guarded.status("/v2/") == 401
+    guarded.clock.forward(11)
+    guarded.registry.gate = trio.Event()
+    before = len(guarded.nursery.child_tasks)
+    for _ in range(50):
+        assert await guarded.status("/v2/") == 401
+    assert len(guarded.nursery.child_tasks) - before <= 2
+    guarded.registry.gate.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(guarded.nursery.child_tasks) == before
+    guarded.clock.forward(11)
+    await guarded.status("/v2/")
+    assert guarded.registry.asked == ["GET v2/"] * 3

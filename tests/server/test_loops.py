@@ -170,3 +170,26 @@ def test_our_names_are_found_among_those_of_others() -> None:
     for value in ("", "1.1 mxart", f"1.1 {name}0", f"1.1 {name[:-1]}", f"1.1 x{name}", "1.1 mxart-" + "g" * 32):
         assert hops(Headers([("via", value)])) == ()
     assert hops(Headers()) == ()
+
+
+async def test_two_servers_that_mirror_each_other_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Both are asked for the same name at one time: each one's question must not join what waits for its answer."""
+    ports = free_port(), free_port()
+    data = manifest("one")
+    statuses: list[int] = []
+
+    async def ask(server: Mxart, path: str) -> None:
+        statuses.append((await pull(server, path))[0])
+
+    async with fake_upstream() as up:
+        up.default = say(data, headers=TYPE)
+        with (
+            mxart(tmp_path / "a", config(f"http://127.0.0.1:{ports[1]}", up.url), listen=[f":{ports[0]}"]) as one,
+            mxart(tmp_path / "b", config(f"http://127.0.0.1:{ports[0]}", up.url), listen=[f":{ports[1]}"]) as two,
+        ):
+            with trio.fail_after(10):
+                for number in range(12):
+                    async with trio.open_nursery() as clients:
+                        clients.start_soon(ask, one, f"a/manifests/{number}")
+                        clients.start_soon(ask, two, f"a/manifests/{number}")
+    assert statuses == [200] * 24

@@ -8,10 +8,12 @@ all workers: it lies in the catalog, as a name of a repository that does not exi
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 
 from mxart.errors import UpstreamDenied
+from mxart.repos.base import File, Listing
 from mxart.repos.remote import Remote
 
 _HELD = 30.0  # seconds until the same question is asked again; never longer than the negative ttl
@@ -56,12 +58,19 @@ class Denials:
             doubted = self._doubts[package] = catalog.missing(self._shelf, package, self._clock())
         return doubted
 
-    async def note(self, package: str, path: str, problem: UpstreamDenied) -> None:
-        """Upstream denies us this. Durable when it returns, where something of the package is kept."""
+    async def note(self, operation: File | Listing, problem: UpstreamDenied) -> None:
+        """Upstream denies us this. Durable when it returns, where it casts doubt on what is kept of the package.
+
+        A list denied casts none: there are registries that let everybody pull, and only users list.
+        """
+        package, path = operation.package, operation.path
         self._held.pop(path, None)
-        self._held[path] = (self._clock(), problem)
+        # A copy has no traceback, whose frames hold the caller and all that was done for him.
+        self._held[path] = (self._clock(), copy.copy(problem))
         if len(self._held) > _MAX_HELD:
             self._held.popitem(last=False)
+        if isinstance(operation, Listing):
+            return
         catalog = self._remote.stock.catalog
         if not self.doubted(package) and catalog.has_package(self._remote.name, package):
             with self._remote.tolerant(path):

@@ -20,7 +20,7 @@ from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, Ups
 from mxart.message import Headers, Trace
 from mxart.repos.base import Document, Facts, Found
 from mxart.repos.flights import Flights
-from mxart.repos.remote import OFFLINE_WARNING, Remote, stale_warning
+from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.repos.stock import MAX_DOCUMENT, Known, describe
 from mxart.store.base import FileRecord
 
@@ -69,7 +69,7 @@ class Documents:
 
     async def _asked(self, document: Document, trace: Trace) -> Found:
         work = self._refresh if document.mutable else self._obtain
-        arrival, began = await self._flights.join(document.path, partial(work, document, trace))
+        arrival, began = await self._flights.join(flight_of(document.path, trace), partial(work, document, trace))
         trace.outcome = arrival.outcome if began or arrival.outcome in ("hit", "stale") else "joined"
         return arrival.found
 

@@ -18,7 +18,7 @@ from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Trace
 from mxart.repos.base import Listed, Listing
 from mxart.repos.flights import Flights
-from mxart.repos.remote import OFFLINE_WARNING, Remote, stale_warning
+from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.store.base import FileRecord
 
 _MAX_PAGE = 8 << 20
@@ -69,7 +69,7 @@ class Listings:
             trace.outcome = "hit"
             return cut(names, listing)
         whole = replace(listing, after="", limit=None)
-        arrival, began = await self._flights.join(listing.path, partial(self._refresh, whole, trace))
+        arrival, began = await self._flights.join(flight_of(listing.path, trace), partial(self._refresh, whole, trace))
         trace.outcome = arrival.outcome if began or arrival.outcome != "miss" else "joined"
         return cut(arrival.names, listing, arrival.warning)
 

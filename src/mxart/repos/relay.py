@@ -32,7 +32,7 @@ from mxart.repos.base import Blob, Caller, Document, File, Found, Listed, Listin
 from mxart.repos.denials import Denials
 from mxart.repos.desk import Desk
 from mxart.repos.flights import Flights, free_turn
-from mxart.repos.remote import Remote
+from mxart.repos.remote import Remote, flight_of
 from mxart.repos.verdicts import Verdicts
 from mxart.upstream.base import Ask
 from mxart.upstream.challenge import parse_challenges, render
@@ -91,7 +91,7 @@ class Relay:
                     return await ordinary(operation, trace)
                 except UpstreamDenied as problem:
                     denied = problem
-                    await self._denials.note(operation.package, operation.path, problem)
+                    await self._denials.note(operation, problem)
             if not answers(caller, denied.challenge):
                 trace.outcome = "denied"
                 trace.decided("%s: upstream denies us, and the caller shows nothing for it", operation.path)
@@ -127,7 +127,7 @@ class Relay:
                 pass
             await self._denials.dispel(operation.package)
 
-        await self._confirmations.join(operation.path, work)
+        await self._confirmations.join(flight_of(operation.path, trace), work)
 
 
 class _Door:
@@ -139,6 +139,7 @@ class _Door:
         self._challenge: tuple[str, ...] = ()
         self._since = 0.0
         self._holds = -1.0
+        self._looking = False
         self._flights: Flights[tuple[str, ...]] = Flights(remote.nursery, free_turn)
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
@@ -168,16 +169,24 @@ class _Door:
         age = self._remote.clock() - self._since
         if 0 <= age < self._holds:
             if age > _LOOK_AGAIN:  # whether upstream is still there: nobody logs in at one that is gone
-                self._remote.nursery.start_soon(self._look)
+                self._look_again()
             return self._challenge
         with trio.move_on_after(self._remote.rules.patience):
-            challenge, _ = await self._flights.join("", partial(self._ask, trace))
+            challenge, _ = await self._flights.join(flight_of("", trace), partial(self._ask, trace))
             return challenge
         return ()
 
+    def _look_again(self) -> None:
+        if not self._looking:  # one that is silent is not waited for by one task a ping
+            self._looking = True
+            self._remote.nursery.start_soon(self._look)
+
     async def _look(self) -> None:
-        with contextlib.suppress(Problem):
-            await self._flights.join("", partial(self._ask, Trace()))
+        try:
+            with contextlib.suppress(Problem):
+                await self._flights.join("", partial(self._ask, Trace()))
+        finally:
+            self._looking = False
 
     async def _ask(self, trace: Trace) -> tuple[str, ...]:
         remote = self._remote

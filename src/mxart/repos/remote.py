@@ -169,6 +169,16 @@ def asked_by(ask: Ask, trace: Trace) -> Ask:
     return replace(ask, headers=ask.headers + came_by)
 
 
+def flight_of(path: str, trace: Trace) -> str:
+    """The key of the work on a name that a request may begin or join (flights).
+
+    What came by other instances is apart from what came from clients: two that mirror each other, asked for the same
+    at one time, would each join what waits for the other's answer; and a Via that a stranger made up would fail the
+    question that everybody waits for.
+    """
+    return f"{path}\0relayed" if trace.came_by else path
+
+
 def stale_warning(problem: Problem) -> str:
     """A Warning field's value that says why the copy is stale (RFC 7234 sections 5.5.1 and 5.5.2)."""
     text = "".join(char if " " <= char <= "~" and char not in '"\\' else "?" for char in problem.message)

@@ -24,7 +24,7 @@ from mxart.errors import BodyBroken, NotFound, Problem, UpstreamUnavailable
 from mxart.message import Headers, Trace
 from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
-from mxart.repos.remote import Remote, asked_by
+from mxart.repos.remote import Remote, asked_by, flight_of
 from mxart.repos.stock import describe
 from mxart.store.base import FileRecord, Joined, Origin, Sink, Tap
 
@@ -116,7 +116,7 @@ class Streams:
             async with remote.open(remote.ask(blob, "HEAD"), trace) as reply:
                 return remote.format.facts(blob, reply.headers), reply.origin
 
-        answer, _ = await self._heads.join(blob.path, work)
+        answer, _ = await self._heads.join(flight_of(blob.path, trace), work)
         return answer
 
     async def _head(self, blob: Blob, trace: Trace) -> Found:

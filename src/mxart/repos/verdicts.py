@@ -14,7 +14,7 @@ from collections import OrderedDict
 from mxart.errors import UpstreamDenied
 from mxart.message import Trace
 from mxart.repos.flights import Flights, free_turn
-from mxart.repos.remote import Remote
+from mxart.repos.remote import Remote, flight_of
 from mxart.upstream.base import Ask
 
 GRANTED = 60.0  # seconds
@@ -59,7 +59,7 @@ class Verdicts:
                 raise
             self._remember(user, package, None)
 
-        await self._flights.join(f"{user}\0{ask.path}", work)
+        await self._flights.join(flight_of(f"{user}\0{ask.path}", trace), work)
 
     def drop(self, credential: str, package: str) -> None:
         """A verdict turned out to hold no longer."""
@@ -79,7 +79,8 @@ class Verdicts:
 
     def _remember(self, user: str, package: str, refusal: UpstreamDenied | None) -> None:
         self._known.pop((user, package), None)
-        self._known[user, package] = (self._remote.clock(), refusal)
+        # A copy has no traceback, whose frames would hold the credential as long as the verdict is kept.
+        self._known[user, package] = (self._remote.clock(), copy.copy(refusal))
         if len(self._known) > _MAX_VERDICTS:
             self._known.popitem(last=False)
 
