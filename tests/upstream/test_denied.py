@@ -324,3 +324,16 @@ def ca() -> trustme.CA:
 def tls(ca: trustme.CA) -> ClientTls:
     with ca.cert_pem.tempfile() as file:
         return ClientTls(file)
+
+
+async def test_a_filters_page_instead_of_the_token_server_denies_nobody() -> None:
+    """A filter on the way that forbids the token server's host says nothing about who may see what."""
+    async with fake_upstream() as up:
+        up.on(PATH, challenge(f'Bearer realm="{up.url}/token",service="s"'))
+        up.on("/token", say("\n<!DOCTYPE html><h1>Blocked</h1>", 403, headers={"content-type": "text/html"}))
+        hub = remote(up.url)
+        problem = await refusal(hub)
+        assert isinstance(problem, UpstreamFailed)
+        assert not isinstance(problem, UpstreamDenied)
+        assert "answers 403 with a page" in problem.message
+        await hub.aclose()

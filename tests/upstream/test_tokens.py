@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from kit.upstream import Say, Seen, challenge, fake_upstream, redirect, say
@@ -361,3 +362,41 @@ async def test_what_is_remembered_stays_small() -> None:
 def test_secrets_are_not_in_reprs() -> None:
     assert "pw" not in repr(Credentials("me", "pw", "tok"))
     assert "tok" not in repr(Credentials("me", "pw", "tok"))
+
+
+async def test_a_mirror_without_an_address_is_in_no_other_mirrors_way_to_its_tokens() -> None:
+    async with fake_upstream() as up:
+        realm = f"http://auth.registry.test:{up.port}/token"
+        up.on(PATH, guarded(f'Bearer realm="{realm}",service="s"', "Bearer good".__eq__))
+        up.on("/token", token("good"))
+        dialer = Dialer(Upstreams(resolve={"registry.test": "127.0.0.1", "auth.registry.test": "127.0.0.1"}))
+        mirrors = [f"http://registry.test:{up.port}", "http://gone.invalid"]
+        hub = Remote("hub", mirrors, dialer, patience=Patience(rounds=1))
+        assert await pull(hub) == b"fine"
+        await hub.aclose()
+
+
+async def test_trouble_that_several_wait_for_is_each_ones_own() -> None:
+    """What one mirror's asker adds to it (how to log in, whose fault it is) is not another's."""
+    release = trio.Event()
+
+    async def fetch(*_: object) -> tuple[int, bytes, float | None]:
+        await release.wait()
+        return 401, b"", None
+
+    tokens = Tokens(fetch)
+    want = Want(Url.parse("https://auth.test/token"), "s", (SCOPE,), Credentials())
+    caught: list[Trouble] = []
+
+    async def ask() -> None:
+        with pytest.raises(Trouble) as error:
+            await tokens.get(want)
+        caught.append(error.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert len({id(error) for error in caught}) == 2
+    assert caught[0].detail == caught[1].detail

@@ -175,3 +175,14 @@ async def test_behind_a_proxy_a_name_is_the_proxys_to_resolve() -> None:
         it.outside.on("/v2/a/blobs/1", redirect(f"http://cdn.test:{it.inside.port}/secret"))
         assert await it.pull(proxy=f"http://127.0.0.1:{proxy.port}") == b"inside"
         assert proxy.asked == [("cdn.test", it.inside.port)]
+
+
+@pytest.mark.parametrize("host", ["2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "10.1", "127.1"])
+async def test_an_address_in_an_old_notation_is_one_also_behind_a_proxy(host: str) -> None:
+    """inet_aton(3) reads them, and so does whoever resolves by the C library, as proxies do."""
+    async with world() as it, connect_proxy() as http, socks5_proxy() as socks:
+        it.outside.on("/v2/a/blobs/1", redirect(f"http://{host}:{it.inside.port}/secret"))
+        for proxy in (f"http://127.0.0.1:{http.port}", f"socks5://127.0.0.1:{socks.port}"):
+            with pytest.raises(UpstreamFailed, match="where an upstream outside must not lead us"):
+                await it.pull(proxy=proxy)
+        assert http.asked == socks.asked == []

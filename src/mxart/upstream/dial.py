@@ -164,7 +164,12 @@ class Dialer:
         if is_ip(address):
             return address
         name = host.lower().rstrip(".")
-        return "127.0.0.1" if name == "localhost" or name.endswith(".localhost") else None  # RFC 6761 section 6.3
+        if name == "localhost" or name.endswith(".localhost"):  # RFC 6761 section 6.3
+            return "127.0.0.1"
+        try:
+            return socket.inet_ntoa(socket.inet_aton(name))  # 2130706433, 0x7f.1, 0177.0.0.1: proxies know them, too
+        except OSError:
+            return None
 
     def _judge(self, host: str, addresses: list[str], port: int, wish: _Wish) -> list[str]:
         """The addresses that may be dialled. Raises Trouble if there are none."""

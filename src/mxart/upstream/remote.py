@@ -281,10 +281,18 @@ class Remote:
         """What may be dialled for a URL that one of these mirrors named. Raises Trouble."""
         if any(url.origin.host == mirror.url.origin.host for mirror in self._mirrors):
             return None
-        reach: frozenset[Zone] = frozenset()
+        reach: frozenset[Zone] | None = None
+        unknown: Trouble | None = None
         for mirror in by:
-            reach |= await self._pool.reach(mirror.url.origin)
-        return reach
+            try:
+                found = await self._pool.reach(mirror.url.origin)
+            except Trouble as error:  # a mirror that has no address named nothing, and is in nobody's way
+                unknown = error
+            else:
+                reach = found if reach is None else reach | found
+        if reach is None and unknown is not None:
+            raise unknown
+        return reach or frozenset()
 
     def _follow(self, url: Url, exchange: Exchange) -> Url:
         location = exchange.headers.get("location")

@@ -162,11 +162,11 @@ class Tokens:
             if entry.token and trio.current_time() < entry.renew_at:
                 return entry.token
             if entry.failure is not None and entry.failed_at >= since:
-                raise entry.failure
+                raise entry.failure.told_as(entry.failure.detail)  # whoever has it marks it as his own
             try:
                 token, life = await self._obtain(want)
             except Trouble as error:
-                entry.failure, entry.failed_at = error, trio.current_time()
+                entry.failure, entry.failed_at = error.told_as(error.detail), trio.current_time()
                 raise
             entry.token, entry.failure = token, None
             entry.renew_at = trio.current_time() + life
@@ -193,7 +193,7 @@ class Tokens:
             url = want.realm.with_query(urlencode(query))
             status, body, wait = await self._fetch("GET", url, headers, b"", _ANSWER_BYTES)
         if status != 200:
-            raise self._refused(want, status, wait)
+            raise self._refused(want, status, body, wait)
         return self._read(want, body)
 
     async def _refresh(self, want: Want) -> tuple[int, bytes, float | None]:
@@ -207,7 +207,9 @@ class Tokens:
         headers = (("content-type", "application/x-www-form-urlencoded"),)
         return await self._fetch("POST", want.realm, headers, urlencode(form).encode(), _ANSWER_BYTES)
 
-    def _refused(self, want: Want, status: int, wait: float | None) -> Trouble:
+    def _refused(self, want: Want, status: int, body: bytes, wait: float | None) -> Trouble:
+        if status == 403 and body.lstrip()[:1] == b"<":  # a page for people: of a filter on the way
+            return Trouble(Cause.TOKENS, f"the token server {want.realm} answers {status} with a page")
         if status in (400, 401, 403):
             who = "refuses an anonymous token" if want.credentials.anonymous else "refuses the configured credentials"
             return Trouble(Cause.UNAUTHORIZED, f"the token server {want.realm} {who} ({status})")
