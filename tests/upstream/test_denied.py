@@ -17,6 +17,7 @@ from mxart.upstream.challenge import parse_challenges, render
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.remote import Remote
+from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
@@ -314,6 +315,9 @@ class Kept:
     async def write(self, chunk: bytes) -> None:
         await trio.lowlevel.checkpoint()
         self.data += chunk
+
+    async def draw(self, _tap: Tap) -> None:
+        """Nothing: it goes on piece by piece."""
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ from mxart.upstream.mirror import Mirror
 from mxart.upstream.observe import SILENT, Observer
 from mxart.upstream.pool import Exchange, Pool
 from mxart.upstream.queue import Queue
+from mxart.upstream.tap import Tap
 from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Timeouts, parse_retry_after, pause
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import ANONYMOUS, Credentials
@@ -81,6 +82,15 @@ class _Reply:
         elif self._outcome is Event.ABANDONED:
             self._outcome = Event.SUCCEEDED
         return data
+
+    def tap(self) -> Tap | None:
+        """See tap.Tapped."""
+        return None if self._headless else self._exchange.tap()
+
+    def drawn(self, count: int) -> None:
+        """See tap.Tapped."""
+        self._moved = self._moved or count > 0
+        self._remote.observer.received(self._remote.name, count)
 
     async def aclose(self) -> None:
         """Let go of the connection, and tell the breaker."""
