@@ -24,6 +24,7 @@ from mxart.server.metrics import families
 from mxart.server.own import OwnPages
 from mxart.server.rates import Limiter, Rate, RateTable, client_of, limiter
 from mxart.server.routes import Routes
+from mxart.via import MAX_HOPS, make_pseudonym, via
 
 SECOND = 1_000_000_000
 MONTH = 30 * 86400 * SECOND
@@ -180,6 +181,20 @@ async def test_a_refusal_is_counted_and_worded_for_whoever_asks(table: RateTable
     assert [await status("/-/health?x"), await status("/-/ready")] == [200, 200]
     assert [await status("/-/metrics"), await status("/-/healthy")] == [429, 429]
     assert metrics.render()[0].decode().count("mxart_rate_limited_requests_total 4.0") == 1
+
+
+async def test_the_limit_comes_before_what_can_be_made_to_fill_the_log(
+    table: RateTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody can write a Via that looks like a loop, and each is a warning."""
+    metrics = Metrics(families([]), 1)
+    own = OwnPages(metrics, lambda: True, bytes)
+    gate = Gate(Routes([]), {}, own, metrics, limiter=Limiter(table, Rate(SECOND, 1), Clock()))
+    fields = Headers([("via", via(tuple(make_pseudonym() for _ in range(MAX_HOPS))))])
+    asked = [await gate.handle(Request("GET", "/v2/", "mxart.test", fields, PEER)) for _ in range(4)]
+    assert [response.status for response in asked] == [508, 429, 429, 429]
+    assert (await gate.handle(Request("GET", "/-/health", "mxart.test", fields, PEER))).status == 200
+    assert len(caplog.records) == 1
 
 
 # The program.

@@ -28,7 +28,7 @@ from mxart.via import MAX_HOPS, hops, via
 
 log = logging.getLogger(__name__)
 
-_NEVER_LIMITED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
+_NEVER_REFUSED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
 
 
 class Gate:
@@ -63,10 +63,11 @@ class Gate:
         repository: Repository | None = None
         word: Callable[[Problem], Response] | None = None  # where no repository's format does
         try:
-            if came_by := hops(request.headers):
-                self._refuse_loop(came_by, request)
-            if self._limiter is not None and request.path not in _NEVER_LIMITED:
-                self._limit(self._limiter, request)
+            if request.path not in _NEVER_REFUSED:
+                if self._limiter is not None:
+                    self._limit(self._limiter, request)
+                if came_by := hops(request.headers):
+                    self._refuse_loop(came_by, request)
             to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
             if isinstance(to, ToOwn):
                 request.trace.outcome = "own"
