@@ -146,8 +146,18 @@ async def test_what_the_configuration_names_is_meant(named: str) -> None:
     async with world() as it:
         it.dns.names["minio.test"] = ["127.0.0.1"]
         it.outside.on("/v2/a/blobs/1", redirect(f"http://minio.test:{it.inside.port}/secret"))
-        entry = {"minio.test": "127.0.0.1"} if named == "resolve" else {"*.test": "", **it.upstreams.proxy_for}
+        entry = {"minio.test": "127.0.0.1"} if named == "resolve" else {"minio.test": "", **it.upstreams.proxy_for}
         assert await it.pull(**{named: {**getattr(it.upstreams, named), **entry}}) == b"inside"
+
+
+async def test_a_domain_that_is_reached_without_the_proxy_is_not_one_that_anybody_may_lead_to() -> None:
+    """ "*.corp.example" = "" is how all that is inside is named; it is what must be kept from those outside."""
+    async with world() as it:
+        it.dns.names["vault.corp.test"] = ["127.0.0.1"]
+        it.outside.on("/v2/a/blobs/1", redirect(f"http://vault.corp.test:{it.inside.port}/secret"))
+        with pytest.raises(UpstreamFailed, match="where an upstream outside must not lead us"):
+            await it.pull(proxy_for={"*.corp.test": "", **it.upstreams.proxy_for})
+        assert it.inside.connections == 0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9"])

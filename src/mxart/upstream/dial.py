@@ -104,7 +104,7 @@ class Dialer:
         `reach` is None for one that is configured; for a place that an upstream has named, what `reach` says of
         that upstream.  Raises Trouble.  Cancellation closes whatever was opened.
         """
-        if reach is not None and (self.resolver.fixed(host) is not None or self._ways.named(host) is not None):
+        if reach is not None and (self.resolver.fixed(host) is not None or self._ways.name(host)):
             reach = None  # the configuration names it, too
         try:
             with trio.fail_after(self._timeout):

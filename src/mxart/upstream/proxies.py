@@ -93,19 +93,18 @@ class Ways:
 
     def to(self, host: str) -> tuple[Proxy, ...]:
         """The chain to a host's name or address, the nearest proxy first; empty: direct."""
-        found = self.named(host)
-        return self._otherwise if found is None else found
-
-    def named(self, host: str) -> tuple[Proxy, ...] | None:
-        """What is said of this very host; None: nothing."""
         if not self._by_host:
-            return None
+            return self._otherwise
         rest = host.lower().rstrip(".")
         found = self._by_host.get(rest)
         while found is None and "." in rest:
             rest = rest.partition(".")[2]
             found = self._by_host.get(f"*.{rest}")
-        return found
+        return self._otherwise if found is None else found
+
+    def name(self, host: str) -> bool:
+        """Whether something is said of this very host, and not of all that are below a domain."""
+        return host.lower().rstrip(".") in self._by_host
 
 
 async def greet(proxy: Proxy, sock: trio.socket.SocketType, host: str, port: int) -> None:
