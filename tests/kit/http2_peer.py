@@ -65,6 +65,8 @@ class Http2Peer:
         self, sock: trio.socket.SocketType, *, credit: bool = True, window: int | None = None, raw: bool = False
     ) -> None:
         self.raw = raw
+        self._sending = trio.Lock()
+        self._pumping: trio.Event | None = None
         self._unread = bytearray()
         self.stream = trio.SocketStream(sock)
         self.credit = credit
@@ -89,9 +91,10 @@ class Http2Peer:
         await self.flush()
 
     async def flush(self) -> None:
-        data = self.wire.data_to_send()
-        if data:
-            await self.stream.send_all(data)
+        async with self._sending:
+            data = self.wire.data_to_send()
+            if data:
+                await self.stream.send_all(data)
 
     async def send_raw(self, data: bytes) -> None:
         """Bytes as they are; a server that has hung up already is no error."""
@@ -143,7 +146,18 @@ class Http2Peer:
                 await self.pump()
 
     async def pump(self) -> None:
-        """Take what the server sends next."""
+        """Take what the server sends next, or wait for a task that does so already."""
+        if self._pumping is not None:
+            await self._pumping.wait()
+            return
+        self._pumping = trio.Event()
+        try:
+            await self._pump()
+        finally:
+            self._pumping.set()
+            self._pumping = None
+
+    async def _pump(self) -> None:
         try:
             data = await self.stream.receive_some(65536)
         except trio.BrokenResourceError:
@@ -236,6 +250,44 @@ class Http2Peer:
 
     async def aclose(self) -> None:
         await self.stream.aclose()
+
+
+class PeerStream(trio.abc.HalfCloseableStream):
+    """The bytes of one stream of a client, both ways, as behind a CONNECT."""
+
+    def __init__(self, peer: Http2Peer, stream_id: int) -> None:
+        self._peer = peer
+        self._id = stream_id
+        self.answer = peer.answers[stream_id]
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._peer.body(self._id, bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        await self._peer.body(self._id, b"", end=True)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """The next bytes; a reset is told as trio tells one of TCP."""
+        while not self.answer.body:
+            if self.answer.ended:
+                return b""
+            if self.answer.reset is not None or self._peer.closed:
+                raise trio.BrokenResourceError
+            await self._peer.pump()
+        data = bytes(self.answer.body[:max_bytes])
+        del self.answer.body[: len(data)]
+        return data
+
+    async def reset(self) -> None:
+        """Give the stream up."""
+        self._peer.wire.reset_stream(self._id, ErrorCodes.CANCEL)
+        await self._peer.flush()
+
+    async def aclose(self) -> None:
+        await self.reset()
 
 
 Answering = Callable[[Request], Coroutine[object, object, Response]]

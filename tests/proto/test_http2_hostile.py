@@ -356,12 +356,15 @@ async def test_host_will_do_for_authority_and_cookies_are_joined() -> None:
         assert request.headers.get_all("cookie") == ["a=1; b=2"]
 
 
-async def test_connect_is_refused() -> None:
+async def test_connect_has_a_host_and_a_port_and_no_content() -> None:
     async with served(plain_answer) as s:
-        stream = await s.peer.request_fields([(":method", "CONNECT"), (":authority", "example.com:443")], end=False)
-        got = await s.peer.answer(stream)
-        assert got.status == 405
+        connect = [(":method", "CONNECT"), (":authority", "example.com:443")]
+        got = await s.peer.answer(await s.peer.request_fields([*connect, ("content-length", "1")], end=False))
+        assert got.status == 400
         assert not s.handler.requests
+        await s.peer.answer(await s.peer.request_fields(connect, end=False))
+        (request,) = s.handler.requests
+        assert (request.method, request.target, request.authority) == ("CONNECT", *["example.com:443"] * 2)
 
 
 @pytest.mark.parametrize(

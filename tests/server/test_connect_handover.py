@@ -1,4 +1,4 @@
-"""CONNECT where the engine has the connection already: in TLS, or behind another request. The bytes are handed over."""
+"""CONNECT where an engine has the connection already: in TLS, behind another request, over HTTP/2."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from h2.errors import ErrorCodes
 
 from kit.gateways import AUTHORITY, PLAIN, TLS, Running, running, target
+from kit.http2_peer import Http2Peer, PeerStream
 from kit.tls import client_context, client_stream
 from kit.wire import Client
 from mxart.config import Limits, Tunnel
@@ -24,7 +26,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 RESET = struct.pack("ii", 1, 0)
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
-ways = pytest.mark.parametrize("way", ["keep-alive", "tls"])
+ways = pytest.mark.parametrize("way", ["keep-alive", "tls", "http2"])
 
 
 def connect(authority: str) -> bytes:
@@ -34,11 +36,10 @@ def connect(authority: str) -> bytes:
 class Way:
     """A client's stream that an engine serves; its buffer, and its socket."""
 
-    def __init__(
-        self, stream: trio.abc.HalfCloseableStream | trio.SSLStream[trio.SocketStream], client: Client
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, client: Client, peer: Http2Peer | None = None) -> None:
         self.stream = stream
         self.sock = client.sock
+        self.peer = peer
         self.buffer = b""
 
     async def read_exactly(self, count: int) -> bytes:
@@ -55,8 +56,36 @@ class Way:
         return self.buffer
 
     async def connect(self, authority: str, early: bytes = b"") -> None:
+        if self.peer is not None:
+            assert await self.asked(authority) == 200
+            await self.stream.send_all(early)
+            return
         await self.stream.send_all(connect(authority) + early)
         assert await self.read_exactly(len(OK)) == OK
+
+    async def asked(self, authority: str) -> int:
+        """The status that a CONNECT gets."""
+        if self.peer is None:
+            await self.stream.send_all(connect(authority))
+            return int((await self.read_exactly(12))[9:])
+        stream = await self.peer.request_fields([(":method", "CONNECT"), (":authority", authority)], end=False)
+        self.stream = tunnel = PeerStream(self.peer, stream)
+        await self.peer.until(lambda: tunnel.answer.status > 0 or tunnel.answer.over)
+        return tunnel.answer.status
+
+    async def end(self) -> None:
+        """Nothing more will be said."""
+        if isinstance(self.stream, trio.abc.HalfCloseableStream):
+            await self.stream.send_eof()
+        else:  # trio's TLS cannot
+            self.sock.shutdown(socket.SHUT_WR)
+
+    async def reset(self) -> None:
+        if isinstance(self.stream, PeerStream):
+            await self.stream.reset()
+        else:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.sock.close()
 
 
 def role(way: str) -> Role:
@@ -70,6 +99,11 @@ async def opened(server: Running, way: str) -> AsyncIterator[Way]:
     with client.sock:
         if way == "tls":
             yield Way(client_stream(client.sock, CONTEXT, "a.test"), client)
+            return
+        if way == "http2":
+            peer = Http2Peer(client.sock)
+            await peer.start()
+            yield Way(peer.stream, client, peer)
             return
         await client.send(GET)
         assert (await client.response())[0] == 200
@@ -128,10 +162,7 @@ async def test_a_listed_name_is_passed_on_with_half_closes_and_counted(way: str)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outer.stream.send_all, b"x" * 3_000_000)
             assert await outer.read_exactly(3_000_006) == b"early " + b"x" * 3_000_000
-        if isinstance(outer.stream, trio.SSLStream):  # it cannot half-close
-            outer.sock.shutdown(socket.SHUT_WR)
-        else:
-            await outer.stream.send_eof()
+        await outer.end()
         assert await outer.read_to_end() == b"bye"
         line = server.lines.fields(await server.lines.wait_for("tunnel"))
         assert (line["by"], line["name"], line["up"]) == ("connect", "db.test", 3_000_006)
@@ -141,10 +172,9 @@ async def test_a_listed_name_is_passed_on_with_half_closes_and_counted(way: str)
 @ways
 async def test_everything_else_is_refused(way: str) -> None:
     async with running(role(way), names=["a.test"], tunnels=[Tunnel(sni=("gone.test",), to="127.0.0.1:1")]) as server:
-        for authority, status in (("evil.test:443", b"403"), ("127.0.0.1:22", b"403"), ("gone.test:443", b"503")):
+        for authority, status in (("evil.test:443", 403), ("127.0.0.1:22", 403), ("gone.test:443", 503)):
             async with opened(server, way) as outer:
-                await outer.stream.send_all(connect(authority))
-                assert (await outer.read_exactly(12))[9:] == status
+                assert await outer.asked(authority) == status
 
 
 @ways
@@ -178,10 +208,10 @@ async def test_a_client_that_resets_is_passed_on_as_a_reset(way: str) -> None:
     async with (
         target(listens) as port,
         running(role(way), tunnels=[Tunnel(sni=("db.test",), to=f"127.0.0.1:{port}")]) as server,
+        opened(server, way) as outer,
     ):
-        async with opened(server, way) as outer:
-            await outer.connect("db.test:443", early=b"x")
-            outer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        await outer.connect("db.test:443", early=b"x")
+        await outer.reset()
         await broken.wait()
 
 
@@ -269,9 +299,133 @@ async def test_who_leaves_while_the_target_is_dialled_leaves_nothing_behind(way:
                 left.set()
 
         server.dialer.connect_tcp = dial  # type: ignore[method-assign, assignment]
-        async with opened(server, way) as outer:
-            await outer.stream.send_all(connect("db.test:443"))
+        async with opened(server, way) as outer, trio.open_nursery() as nursery:
+            nursery.start_soon(outer.asked, "db.test:443")
             await dialling.wait()
+            nursery.cancel_scope.cancel()
         await left.wait()
         await server.lines.wait_for("tunnel")
         assert server.number(series.TUNNELS) == 0
+
+
+# --- HTTP/2 alone -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def http2(port: int, *, window: int | None = None) -> AsyncIterator[tuple[Running, Http2Peer]]:
+    """A client of a gateway from which db.test leads to a port."""
+    async with running(names=["a.test"], tunnels=[Tunnel(sni=("db.test",), to=f"127.0.0.1:{port}")]) as server:
+        client = await server.connect()
+        with client.sock:
+            peer = Http2Peer(client.sock, credit=window is None, window=window)
+            await peer.start()
+            yield server, peer
+
+
+async def tunnel(peer: Http2Peer, *, end: bool = False) -> PeerStream:
+    stream = await peer.request_fields([(":method", "CONNECT"), (":authority", "db.test:443")], end=end)
+    return PeerStream(peer, stream)
+
+
+async def exactly(stream: PeerStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        data += await stream.receive_some(count - len(data))
+    return data
+
+
+async def test_tunnels_and_requests_share_a_connection() -> None:
+    async with target(echo) as port, http2(port) as (server, peer):
+        tunnels = [await tunnel(peer) for _ in range(20)]
+        for number, one in enumerate(tunnels):
+            await one.send_all(b"%02d" % number)
+        assert (await peer.get("/v2/")).status == 200
+        for number, one in enumerate(tunnels):
+            assert await exactly(one, 13) == b"220 hello\r\n%02d" % number
+        assert server.number(series.TUNNELS) == 20
+        for one in tunnels:
+            await one.send_eof()
+            assert await one.receive_some() == b"bye"
+            assert await one.receive_some() == b""
+            assert one.answer.reset is None
+
+
+async def test_a_client_that_ends_at_once_still_hears_the_target() -> None:
+    async with target(echo) as port, http2(port) as (_, peer):
+        one = await tunnel(peer, end=True)
+        assert await exactly(one, 14) == b"220 hello\r\nbye"
+        assert await one.receive_some() == b""
+
+
+async def test_a_target_that_ends_may_still_be_sent_to() -> None:
+    heard = trio.Event()
+
+    async def listens(stream: trio.SocketStream) -> None:
+        await stream.send_eof()
+        assert b"".join([data async for data in stream]) == b"much to say" * 10_000
+        heard.set()
+
+    async with target(listens) as port, http2(port) as (server, peer):
+        one = await tunnel(peer)
+        assert await one.receive_some() == b""
+        await one.send_all(b"much to say" * 10_000)
+        await one.send_eof()
+        await heard.wait()
+        await server.lines.wait_for("tunnel")
+        assert one.answer.reset is None
+        assert (await peer.get("/v2/")).status == 200
+
+
+async def test_a_reset_of_the_target_is_the_streams_own_error() -> None:
+    async def breaks(stream: trio.SocketStream) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async with target(breaks) as port, http2(port) as (_, peer):
+        one = await tunnel(peer)
+        await peer.until(lambda: one.answer.over)
+        assert one.answer.reset == ErrorCodes.CONNECT_ERROR
+        assert (await peer.get("/v2/")).status == 200
+
+
+async def test_one_stream_without_window_holds_up_no_other() -> None:
+    """And no more than a little waits for it here."""
+    sent = 0
+
+    async def pours(stream: trio.SocketStream) -> None:
+        nonlocal sent
+        try:
+            while True:
+                await stream.send_all(b"x" * 65536)
+                sent += 65536
+        except trio.BrokenResourceError:
+            pass
+
+    async with target(pours) as port, http2(port, window=1000) as (server, peer):
+        one = await tunnel(peer)
+        await peer.until(lambda: len(one.answer.body) == 1000)
+        assert (await peer.get("/v2/")).status == 200
+        before = -1
+        while before != sent:
+            before = sent
+            await trio.sleep(0.05)
+        assert sent < 16 << 20, "what the kernel's buffers take, and a little"
+        await one.reset()
+        await server.lines.wait_for("tunnel")
+
+
+async def test_streams_that_are_opened_and_reset_leave_no_tunnel_behind() -> None:
+    async with target(echo) as port, http2(port) as (server, peer):
+        for _ in range(60):
+            await (await tunnel(peer)).reset()
+        assert (await peer.get("/v2/")).status == 200
+        while server.number(series.TUNNELS):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_connection_that_is_lost_takes_its_tunnels_along() -> None:
+    async with target(echo) as port, http2(port) as (server, peer):
+        for one in [await tunnel(peer) for _ in range(5)]:
+            assert await exactly(one, 11) == b"220 hello\r\n"
+        await peer.aclose()
+        while server.number(series.TUNNELS):
+            await trio.lowlevel.checkpoint()

@@ -26,9 +26,17 @@ _READ = 65536
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds: close(2) sends RST (socket(7), tcp(7))
 
 
-async def bridge(duplex: Duplex, sock: SocketType, idle_seconds: float | None, counts: TunnelCounts) -> None:
+async def bridge(
+    duplex: Duplex,
+    sock: SocketType,
+    idle_seconds: float | None,
+    counts: TunnelCounts,
+    *,
+    linger_seconds: float = math.inf,
+) -> None:
     """Carry bytes until both directions have ended. `counts.up` are those to the socket.
 
+    `linger_seconds`: for how long the stream may go on when the socket has ended; it counts as ended after that.
     Raises Disconnected when a side breaks, or nothing moved for `idle_seconds` (None: it may be silent for ever); then,
     and when cancelled, the socket has been reset.  The stream stays the caller's.
     """
@@ -55,7 +63,8 @@ async def bridge(duplex: Duplex, sock: SocketType, idle_seconds: float | None, c
                         nursery.cancel_scope.cancel()
 
                 nursery.start_soon(run, _up)
-                nursery.start_soon(run, _down)
+                await run(_down)
+                nursery.cancel_scope.deadline = trio.current_time() + linger_seconds
         if failed:
             raise failed[0]
         if scope.cancelled_caught:

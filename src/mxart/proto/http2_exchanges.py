@@ -8,8 +8,11 @@ stream whose handler still runs is cancelled, and told of by its own task.
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import trio
@@ -22,8 +25,10 @@ from mxart.proto.blocking import noticing
 from mxart.proto.http2_events import Opened
 from mxart.proto.http2_head import Head, Refused
 from mxart.proto.http2_output import Output
-from mxart.proto.http2_stream import Incoming, Stream, body_length
+from mxart.proto.http2_relay import Relay
+from mxart.proto.http2_stream import Incoming, Outgoing, Stream, body_length
 from mxart.proto.http2_wire import Wire
+from mxart.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +165,11 @@ class Exchanges:
         limits = self._limits
         if not stream.ended:
             stream.expects = head.expects
-            stream.incoming = Incoming(self, stream.id, head.length, limits.body_bytes, limits.progress_seconds)
+            # Through a tunnel comes as much as will, and when it will.
+            most, patience = (
+                (sys.maxsize, math.inf) if head.method == "CONNECT" else (limits.body_bytes, limits.progress_seconds)
+            )
+            stream.incoming = Incoming(self, stream.id, head.length, most, patience)
         return Request(
             head.method,
             head.target,
@@ -173,6 +182,11 @@ class Exchanges:
 
     def _answer(self, stream: Stream, response: Response) -> None:
         stream.response = response
+        if isinstance(response.body, Takeover):
+            stream.relay = Relay(stream.incoming, partial(self._arrived, stream))
+            self.output.answer(stream)
+            self.nursery.start_soon(self._take_over, stream, stream.relay, response.body)
+            return
         if stream.incoming is not None:
             self._wire.give_back(stream.incoming.fail(Disconnected("the request was answered already")))
         if response.status in {204, 304}:
@@ -184,12 +198,20 @@ class Exchanges:
 
     def _sent(self, stream: Stream) -> None:
         """The answer is in the batch, whole."""
+        if stream.relay is not None:
+            stream.relay.sent = True
+            if not stream.relay.finished:
+                return  # the client's way may still be open
+        self._complete(stream)
+        self.ended.append(stream)
+
+    def _complete(self, stream: Stream) -> None:
+        """There is nothing more to do for a stream."""
         self._remove(stream)
         if not stream.ended:
             self._wire.reset(stream.id, ErrorCodes.NO_ERROR)  # RFC 9113 section 8.1: send no more of the request
         self._wire.forget(stream.id)
         self._wire.meter.answered()
-        self.ended.append(stream)
 
     def _broken(self, stream: Stream, reason: str) -> None:
         self.drop(stream, reason, ErrorCodes.INTERNAL_ERROR)
@@ -256,12 +278,49 @@ class Exchanges:
         if stream is not None:
             self.drop(stream, "the client stopped sending its body", ErrorCodes.CANCEL, cancel=False)
 
+    # Tunnels
+
+    async def _take_over(self, stream: Stream, relay: Relay, body: Takeover) -> None:
+        """Let a stream that a CONNECT was granted for be used, until both its ways have ended."""
+        if stream.over:
+            return  # dropped, and told of
+        broken: tuple[str, ErrorCodes] | None = None
+        self._handlers += 1
+        try:
+            with trio.CancelScope() as stream.scope:
+                await body.run(relay)
+        except Disconnected as error:
+            broken = str(error), ErrorCodes.CONNECT_ERROR  # RFC 9113 section 8.5
+        except Exception:
+            log.exception("a tunnel failed")
+            broken = "an internal error", ErrorCodes.INTERNAL_ERROR
+        finally:
+            self._handlers -= 1
+            stream.scope = None
+            if stream.error is not None:  # dropped meanwhile
+                self.tell(stream, stream.error)
+        relay.finished = True
+        if self.streams.get(stream.id) is not stream:
+            return
+        if broken is not None:
+            self.drop(stream, *broken)
+        elif relay.sent:
+            self._complete(stream)
+            self.tell(stream, None)
+            self._notify()
+
+    def _arrived(self, stream: Stream) -> None:
+        """A tunnel has something to send."""
+        self.output.arrived(stream)
+        self._notify()
+
     def _wait_for_source(self, stream: Stream) -> None:
-        self.nursery.start_soon(self._wait_for_bytes, stream)
+        if stream.relay is None:  # which tells by itself
+            self.nursery.start_soon(self._wait_for_bytes, stream)
 
     async def _wait_for_bytes(self, stream: Stream) -> None:
         """Until a growing source has more."""
-        assert stream.outgoing is not None
+        assert isinstance(stream.outgoing, Outgoing)
         try:
             with trio.CancelScope() as stream.scope:
                 await stream.outgoing.wait()

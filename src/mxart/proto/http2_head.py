@@ -124,7 +124,10 @@ def _assemble(
     if method == b"CONNECT":
         if b":path" in pseudo or b":scheme" in pseudo:
             return Malformed("CONNECT with :path or :scheme")
-        return Refused(405, "CONNECT is not served over HTTP/2")
+        if length is not None:
+            return Refused(400, "CONNECT has no body")  # what follows is no content (RFC 9113 section 8.5)
+        target = authority.decode("ascii")
+        return Head("CONNECT", target, target, headers, None, expects=False)
     if _SCHEME.match(pseudo.get(b":scheme", b"")) is None:
         return Malformed("no :scheme")
     path = pseudo.get(b":path", b"")

@@ -121,7 +121,7 @@ class Output:
     def _head(self, stream: Stream, now: float) -> None:
         wire, response = self._wire, stream.response
         assert response is not None
-        whole = b"" if stream.silent else self._whole(stream.id, response.body)
+        whole = None if stream.relay is not None else b"" if stream.silent else self._whole(stream.id, response.body)
         try:
             wire.answer(stream.id, Answer(response.status, response.headers, stream.length, self._date), whole)
         except ValueError as error:
@@ -133,6 +133,12 @@ class Output:
             stream.body_bytes = len(whole)
             self._body_bytes += len(whole)
             self._end(stream)
+            return
+        if stream.relay is not None:
+            stream.outgoing = stream.relay
+            stream.sending = Sending.WAITING
+            if stream.relay.ready:
+                self._queue(stream)
             return
         stream.outgoing = Outgoing(response.body)
         if wire.pending < BATCH and wire.outbound_flow_control_window > 0:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from mxart.body import Body, Span
 from mxart.errors import BodyBroken, Disconnected, TooLarge
 from mxart.message import Request, Response
+
+if TYPE_CHECKING:
+    from mxart.proto.http2_relay import Relay
 
 
 class Outgoing:
@@ -231,6 +234,7 @@ class Stream:
         "length",
         "outgoing",
         "over",
+        "relay",
         "request",
         "response",
         "scope",
@@ -253,8 +257,9 @@ class Stream:
         self.taken = 0  # bytes of the request's body that the handler has read
         self.length: int | None = None  # what Content-Length says of the answer
         self.silent = False  # the answer is its head alone: to HEAD, 204, 304
-        self.outgoing: Outgoing | None = None  # once the head is sent, if the body did not go with it
+        self.outgoing: Outgoing | Relay | None = None  # once the head is sent, if the body did not go with it
         self.sending = Sending.UNANSWERED
+        self.relay: Relay | None = None  # what a CONNECT made of the stream
         self.head_sent = False
         self.first_byte: float | None = None
         self.body_bytes = 0

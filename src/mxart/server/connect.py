@@ -34,6 +34,8 @@ from mxart.takeover import Duplex, Takeover
 
 log = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 2.0  # how long the engines wait for a client's own end
+
 StartOver = Callable[[SocketType, Peer, Door], Awaitable[None]]
 
 
@@ -175,7 +177,7 @@ class _Served(Takeover):
                     nursery.start_soon(self._serve, far)
                     try:
                         # The engine at the other end knows best how long it may be silent.
-                        await bridge(duplex, near, None, self._counts)
+                        await bridge(duplex, near, None, self._counts, linger_seconds=_LINGER_SECONDS)
                     except Disconnected as error:
                         broken = error
         except BaseExceptionGroup as group:
