@@ -104,6 +104,19 @@ async def test_a_caller_sees_what_upstream_lets_him_see(world: Relayed) -> None:
     assert response.headers.get("docker-content-digest") == str(world.digest)
 
 
+async def test_no_shared_cache_on_the_way_keeps_what_a_caller_is_answered(world: Relayed) -> None:
+    """RFC 9111 section 5.2.2.7; nginx, for one, keeps answers to credentials unless it is told."""
+    for kind in ("manifests/1", f"manifests/{world.digest}", f"blobs/{world.blob}"):
+        for _ in range(2):  # as it comes, and kept
+            response, _ = await world.get(f"/v2/team/app/{kind}", ALICE)
+            assert response.status == 200
+            assert (response.headers.get("cache-control") or "").startswith("private, ")
+            response.body.close()
+            await trio.testing.wait_all_tasks_blocked()
+    response, _ = await world.get("/v2/library/tool/manifests/1", ALICE)
+    assert response.headers.get("cache-control") == "no-cache"
+
+
 async def test_what_one_caller_cached_is_refused_to_another_and_to_nobody(world: Relayed) -> None:
     targets = [TAG, f"/v2/team/app/manifests/{world.digest}", f"/v2/team/app/blobs/{world.blob}"]
     for target in targets:

@@ -21,7 +21,7 @@ from mxart.message import Headers, Trace
 from mxart.repos.base import Document, Facts, Found
 from mxart.repos.flights import Flights
 from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
-from mxart.repos.stock import MAX_DOCUMENT, Known, describe
+from mxart.repos.stock import MAX_DOCUMENT, Known
 from mxart.store.base import FileRecord
 
 # Above this, hashing and parsing leave the loop for a thread.
@@ -140,8 +140,8 @@ class Documents:
         found = await self._remote.shelf.take(document, known, now, now + self._remote.rules.hold, warning)
         if found is not None:
             return found
-        return describe(
-            self._remote.format, document, known.record, kept.content, size=kept.size, warning=warning, now=now
+        return self._remote.shelf.describe(
+            document, known.record, kept.content, size=kept.size, warning=warning, now=now
         )
 
     async def _obtain(self, document: Document, trace: Trace) -> _Arrival:
@@ -212,7 +212,7 @@ class Documents:
             await self._record(document, record)
         if not attempt.failed and (found := await self._again(document, now)) is not None:
             return found
-        return describe(remote.format, document, record, data, size=len(data))
+        return remote.shelf.describe(document, record, data, size=len(data))
 
     async def _record(self, document: Document, record: FileRecord) -> None:
         catalog = self._remote.stock.catalog

@@ -47,7 +47,7 @@ class Proxy:
             # Nobody's configuration can give a repository this name. What one caller may not see may be there for
             # another, so "not found" is remembered for nobody.
             second = f"{name}~callers"
-            shelf = Shelf(second, format, stock)
+            shelf = Shelf(second, format, stock, private=True)
             self._relay = Relay(
                 self._desk, Desk(replace(remote, name=second, shelf=shelf, rules=replace(rules, negative_ttl=0.0)))
             )

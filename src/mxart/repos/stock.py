@@ -78,46 +78,6 @@ class Stock:
     memory: Memory = field(default_factory=Memory)
 
 
-def describe(
-    format: Format,  # noqa: A002 the word of the house
-    operation: File,
-    record: FileRecord,
-    content: bytes | Source | None,
-    *,
-    size: int | None,
-    warning: str = "",
-    now: float = 0.0,
-) -> Found:
-    """A file with the header fields that it is answered with. `warning` makes it stale, as of `now`."""
-    etag = f'"{record.digest}"'
-    last_modified = _http_date(record.last_modified, record.created)
-    mutable = isinstance(operation, Document) and operation.mutable
-    fields = [
-        *format.fields(operation, record.digest, record.media_type),
-        ("cache-control", "no-cache" if mutable else "max-age=31536000, immutable"),
-        ("etag", etag),
-    ]
-    if last_modified:
-        fields.append(("last-modified", last_modified))
-    if size is not None:
-        fields.append(("accept-ranges", "bytes"))
-    if warning:
-        # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
-        # and with no-cache nobody computes with it.
-        fields += (("warning", warning), ("age", str(max(0, int(now - record.validated)))))
-    headers = Headers.lowered(tuple(fields))
-    return Found(
-        digest=record.digest,
-        size=size,
-        content=content,
-        headers=headers,
-        etag=etag,
-        last_modified=last_modified,
-        stale=bool(warning),
-        ready=Response(200, headers, Body((content,))) if isinstance(content, bytes) else None,
-    )
-
-
 def _http_date(upstream: str, created: float) -> str:
     """Upstream's date where it is one, else when the bytes were first seen here."""
     if upstream:
@@ -137,12 +97,26 @@ class Known:
 
 
 class Shelf:
-    """What one repository keeps: looks up, opens, remembers."""
+    """What one repository keeps: looks up, opens, remembers, describes.
 
-    def __init__(self, repository: str, format: Format, stock: Stock) -> None:  # noqa: A002 as above
+    `private`: not for everybody who can ask, so no cache that several people share may keep an answer.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        format: Format,  # noqa: A002 the word of the house
+        stock: Stock,
+        *,
+        private: bool = False,
+    ) -> None:
         self._repository = repository
         self._format = format
         self._stock = stock
+        # RFC 9111 section 3.5 has caches keep no answer to credentials anyway; not all of them go by that.
+        self._lasting, self._moving = "max-age=31536000, immutable", "no-cache"
+        if private:
+            self._lasting, self._moving = f"private, {self._lasting}", f"private, {self._moving}"
 
     def remembered(self, path: str, now: float) -> Found | None:
         """A valid answer from memory: the fast path, a few microseconds."""
@@ -186,8 +160,47 @@ class Shelf:
         if content is None:
             return None
         size = len(content) if isinstance(content, bytes) else content.total
-        found = describe(self._format, operation, record, content, size=size, warning=warning, now=now)
+        found = self.describe(operation, record, content, size=size, warning=warning, now=now)
         self._stock.catalog.used(self._repository, operation.path, now)
         if isinstance(content, bytes) and len(content) <= SMALL * 16 and until > now:
             self._stock.memory.put(key, _Entry(found, content, known.generation, until, now))
         return found
+
+    def describe(
+        self,
+        operation: File,
+        record: FileRecord,
+        content: bytes | Source | None,
+        *,
+        size: int | None,
+        warning: str = "",
+        now: float = 0.0,
+    ) -> Found:
+        """A file with the header fields that it is answered with. `warning` makes it stale, as of `now`."""
+        etag = f'"{record.digest}"'
+        last_modified = _http_date(record.last_modified, record.created)
+        mutable = isinstance(operation, Document) and operation.mutable
+        fields = [
+            *self._format.fields(operation, record.digest, record.media_type),
+            ("cache-control", self._moving if mutable else self._lasting),
+            ("etag", etag),
+        ]
+        if last_modified:
+            fields.append(("last-modified", last_modified))
+        if size is not None:
+            fields.append(("accept-ranges", "bytes"))
+        if warning:
+            # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
+            # and with no-cache nobody computes with it.
+            fields += (("warning", warning), ("age", str(max(0, int(now - record.validated)))))
+        headers = Headers.lowered(tuple(fields))
+        return Found(
+            digest=record.digest,
+            size=size,
+            content=content,
+            headers=headers,
+            etag=etag,
+            last_modified=last_modified,
+            stale=bool(warning),
+            ready=Response(200, headers, Body((content,))) if isinstance(content, bytes) else None,
+        )

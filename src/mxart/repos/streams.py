@@ -25,7 +25,6 @@ from mxart.message import Headers, Trace
 from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
 from mxart.repos.remote import Remote, asked_by, flight_of
-from mxart.repos.stock import describe
 from mxart.store.base import FileRecord, Joined, Origin, Sink, Tap
 
 _log = logging.getLogger(__name__)
@@ -246,7 +245,7 @@ class Streams:
     def _found(self, blob: Blob, facts: Facts, content: Source | None, size: int | None) -> Found:
         # Not kept yet, so nothing to date it by but upstream's word.
         record = replace(self._record(blob, facts, "", 0), created=0.0)
-        return describe(self._remote.format, blob, record, content, size=size)
+        return self._remote.shelf.describe(blob, record, content, size=size)
 
 
 async def _complete(source: Source) -> int:
