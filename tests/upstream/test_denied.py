@@ -341,3 +341,30 @@ async def test_a_filters_page_instead_of_the_token_server_denies_nobody() -> Non
         assert not isinstance(problem, UpstreamDenied)
         assert "answers 403 with a page" in problem.message
         await hub.aclose()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [say(status=500), say(status=503), say(status=429, headers={"retry-after": "3600"})],
+    ids=["500", "503", "429"],
+)
+async def test_what_a_callers_credentials_provoke_is_nobody_elses_trouble(answer: Say) -> None:
+    """A user over his own limit, or a stranger whose token upstream stumbles over, closes it for himself only."""
+    async with fake_upstream() as up:
+        up.on(PATH, lambda seen: answer if "authorization" in seen.headers else say("fine"))
+        hub = remote(up.url)
+        for _ in range(8):
+            assert not isinstance(await refusal(hub, OWN), UpstreamDenied)
+        assert up.count() >= 8
+        with trio.fail_after(10):
+            async with hub.open(ASK) as reply:
+                assert await reply.receive() == b"fine"
+        await hub.aclose()
+
+
+async def test_an_upstream_that_is_gone_is_left_alone_by_callers_too() -> None:
+    hub = remote("http://127.0.0.1:1")
+    for _ in range(5):
+        assert "refused" in (await refusal(hub, OWN)).message
+    assert "is not asked for another" in (await refusal(hub, OWN)).message
+    await hub.aclose()

@@ -24,6 +24,7 @@ class Rule:
     problem: type[UpstreamFailed | UpstreamTimeout | UpstreamUnavailable]
     again: bool  # the same mirror may be asked again after a pause
     counts: bool  # against the mirror's health: the breaker hears of it
+    by_asker: bool = False  # it may come of what the asker showed, so it counts only if that was ours
 
 
 class Cause(Enum):
@@ -63,19 +64,19 @@ RULES: dict[Cause, Rule] = {
     Cause.LOOP: Rule(UpstreamFailed, again=False, counts=False),
     Cause.CERTIFICATE: Rule(UpstreamFailed, again=False, counts=True),
     Cause.TLS: Rule(UpstreamFailed, again=True, counts=True),
-    Cause.RESET: Rule(UpstreamFailed, again=True, counts=True),
+    Cause.RESET: Rule(UpstreamFailed, again=True, counts=True, by_asker=True),
     Cause.SILENT: Rule(UpstreamTimeout, again=False, counts=True),  # has cost its asker much time already
     Cause.STALLED: Rule(UpstreamTimeout, again=False, counts=True),
-    Cause.PROTOCOL: Rule(UpstreamFailed, again=False, counts=True),
+    Cause.PROTOCOL: Rule(UpstreamFailed, again=False, counts=True, by_asker=True),
     Cause.REDIRECT: Rule(UpstreamFailed, again=False, counts=False),
     Cause.ENCODED: Rule(UpstreamFailed, again=False, counts=False),
     Cause.UNAUTHORIZED: Rule(UpstreamDenied, again=False, counts=False),
     Cause.FORBIDDEN: Rule(UpstreamDenied, again=False, counts=False),
     Cause.TOKENS: Rule(UpstreamFailed, again=False, counts=False),
     Cause.TOO_MANY: Rule(UpstreamUnavailable, again=True, counts=False),
-    Cause.BUSY: Rule(UpstreamUnavailable, again=True, counts=True),
-    Cause.GATEWAY: Rule(UpstreamFailed, again=True, counts=True),
-    Cause.SERVER: Rule(UpstreamFailed, again=False, counts=True),
+    Cause.BUSY: Rule(UpstreamUnavailable, again=True, counts=True, by_asker=True),
+    Cause.GATEWAY: Rule(UpstreamFailed, again=True, counts=True, by_asker=True),
+    Cause.SERVER: Rule(UpstreamFailed, again=False, counts=True, by_asker=True),
     Cause.REQUEST_TIMEOUT: Rule(UpstreamFailed, again=True, counts=False),
     Cause.RANGE: Rule(UpstreamFailed, again=False, counts=False),
     Cause.STATUS: Rule(UpstreamFailed, again=False, counts=False),

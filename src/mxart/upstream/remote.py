@@ -174,7 +174,7 @@ class Remote:
                 except Trouble as error:
                     if mirror not in self._home:
                         error.challenge = None  # a login is for the upstream itself, not for whoever mirrors it
-                    self._note(mirror, error)
+                    self._note(mirror, ask, error)
                     troubles.append(error)
                 except NotFound:
                     denials = [trouble for trouble in troubles if trouble.denied]
@@ -196,12 +196,12 @@ class Remote:
         detail = f"{mirror.url.origin} is not asked for another {rest:.0f} s, because {mirror.last_trouble}"
         return Trouble(Cause.RESTING, detail, retry_after=rest)
 
-    def _note(self, mirror: Mirror, trouble: Trouble) -> None:
+    def _note(self, mirror: Mirror, ask: Ask, trouble: Trouble) -> None:
         _log.debug("%s: %s: %s", self.name, trouble.cause.value, trouble.detail)
         mirror.last_trouble = trouble.detail
         self.observer.failed(self.name, trouble.cause.value)
-        if trouble.elsewhere or trouble.retry_after is None:
-            return
+        if trouble.elsewhere or trouble.retry_after is None or "authorization" in ask.headers:
+            return  # a caller's own limit is his alone
         if trouble.retry_after > self._patience.longest_pause:
             mirror.rests_until = trio.current_time() + trouble.retry_after
 
@@ -237,6 +237,8 @@ class Remote:
             event = Event.ANSWERED
         except Trouble as error:
             event = Event.FAILED if error.rule.counts and not error.elsewhere else Event.SUCCEEDED
+            if error.rule.by_asker and "authorization" in ask.headers:
+                event = Event.ABANDONED
             raise
         except NotFound:
             event = Event.SUCCEEDED
