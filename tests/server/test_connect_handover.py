@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -306,6 +306,34 @@ async def test_who_leaves_while_the_target_is_dialled_leaves_nothing_behind(way:
         await left.wait()
         await server.lines.wait_for("tunnel")
         assert server.number(series.TUNNELS) == 0
+
+
+@pytest.mark.parametrize("step", [1, 100])
+async def test_who_agrees_on_http2_and_sends_a_connect_of_http1_is_understood(step: int) -> None:
+    """As Go's client does to a proxy."""
+    async with running(TLS, names=["a.test"]) as server:
+        client = await server.connect()
+        with client.sock:
+            way = Way(client_stream(client.sock, HTTP2, "a.test"), client)
+            for start in range(0, len(connect("a.test:443")), step):
+                await way.stream.send_all(connect("a.test:443")[start : start + step])
+            assert await way.read_exactly(len(OK)) == OK
+            stream = trio.SSLStream(way.stream, CONTEXT, server_hostname="a.test", https_compatible=True)
+            await stream.send_all(GET)
+            assert b"https a.test 1.1" in await stream.receive_some()
+
+
+async def test_who_agrees_on_http2_and_says_nothing_is_closed_by_a_drain_or_after_a_while() -> None:
+    for limits in (Limits(), Limits(idle_seconds=0.1)):
+        async with running(TLS, limits=limits) as server:
+            client = await server.connect()
+            with client.sock:
+                stream = client_stream(client.sock, HTTP2, "a.test")
+                await stream.do_handshake()
+                if limits == Limits():
+                    server.drain()
+                with suppress(trio.BrokenResourceError):
+                    await stream.receive_some()
 
 
 # --- HTTP/2 alone -------------------------------------------------------------------------------------------

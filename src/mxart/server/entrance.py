@@ -16,6 +16,7 @@ too: on to where the client wanted, if it may go there.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -54,6 +55,7 @@ SILENCE_SECONDS = 0.3
 UNDECIDED_SECONDS = 3.0
 """After which first bytes that still decide nothing go on to where they were bound for."""
 _HTTP = 80
+_CONNECT = b"CONNECT "
 _LAST_WORDS = 1.0  # seconds for a connection to say something when the server drains
 _SPEAK_PLAIN = b"this port speaks plain HTTP: use http://\n"
 _PLAIN_ANSWER = (
@@ -301,10 +303,41 @@ class Entrance:
             sock, peer, hello, deadline=deadline, progress_seconds=self._limits.progress_seconds
         )
         front = self._inner_front if nested else self._front
-        if transport.protocol == "h2":
-            await serve_http2(transport, front, self._http2, self._draining)
-        else:
+        if transport.protocol != "h2":
             await serve_http1(transport, front, self._http1, self._draining)
+            return
+        first = await self._first_of_http2(transport)
+        if first.startswith(_CONNECT):
+            await serve_http1(transport, front, self._http1, self._draining, first)
+        else:
+            await serve_http2(transport, front, self._http2, self._draining, first)
+
+    async def _first_of_http2(self, transport: Transport) -> bytes:
+        """The first bytes of a client that agreed on HTTP/2, b"" if it left: enough to tell them from a CONNECT.
+
+        Go's client offers HTTP/2 to a proxy, and then sends a CONNECT of HTTP/1.1 all the same, whatever was agreed on
+        (golang/go#26479).  So the client has the first word; it loses no time, its preface comes unasked.
+        """
+        data = b""
+        last = _LAST_WORDS if self._draining.is_set() else self._limits.idle_seconds
+        try:
+            with trio.move_on_after(last) as silent:
+                self._silent.add(silent)
+                try:
+                    while _CONNECT.startswith(data):
+                        more = await transport.receive_some(timeout=math.inf)
+                        if not more:
+                            break
+                        data += more
+                finally:
+                    self._silent.discard(silent)
+        except BaseException:
+            transport.abort()
+            raise
+        if silent.cancelled_caught:
+            transport.abort()
+            raise Disconnected("the client said nothing over HTTP/2")
+        return data
 
     async def _say(self, sock: SocketType, peer: Peer, problem: Problem) -> None:
         """Let the engine read the first request, and answer it with a problem."""
