@@ -301,6 +301,18 @@ async def test_a_url_of_ours_is_served_and_its_host_is_the_one_that_counts(schem
         assert (request.authority, request.target) == ("a.test", "/v2/?n=1")
 
 
+async def test_a_url_over_tls_counts_more_than_the_proxys_own_name_there() -> None:
+    async with running(TLS, names=["a.test", "b.test"]) as server:
+        client = await server.connect()
+        async with client_stream(client.sock, CONTEXT, "a.test") as stream:
+            await stream.send_all(
+                b"GET http://b.test/v2/ HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic eDp5\r\n\r\n"
+            )
+            assert b"https None 1.1" in await stream.receive_some()
+        (request,) = server.handler.requests
+        assert "proxy-authorization" not in request.headers
+
+
 async def test_a_url_of_anybody_else_is_refused() -> None:
     async with running(PLAIN, names=["a.test"], tunnels=[Tunnel(sni=("db.test",))]) as server:
         client = await server.connect()

@@ -378,6 +378,31 @@ async def test_tunnels_and_requests_share_a_connection() -> None:
             assert one.answer.reset is None
 
 
+async def test_each_tunnel_of_a_connection_takes_a_place_of_its_own() -> None:
+    tunnels = [Tunnel(networks=("0.0.0.0/0",))]
+    async with running(names=["a.test"], tunnels=tunnels, max_connections=3) as server:
+        client = await server.connect()
+        with client.sock:
+            peer = Http2Peer(client.sock)
+            await peer.start()
+
+            async def ask(authority: str = "a.test:80") -> PeerStream:
+                fields = [(":method", "CONNECT"), (":authority", authority)]
+                one = PeerStream(peer, await peer.request_fields(fields, end=False))
+                await peer.until(lambda: one.answer.status > 0)
+                return one
+
+            for _ in range(3):  # a refusal keeps none
+                assert (await ask("127.0.0.1:1")).answer.status == 403
+            first, second, third = await ask(), await ask(), await ask()
+            assert [one.answer.status for one in (first, second, third)] == [200, 200, 503]
+            await first.reset()
+            assert (await peer.get("/v2/")).status == 200
+            while (await ask()).answer.status != 200:  # as soon as the other has come to its end
+                await trio.lowlevel.checkpoint()
+            assert (await peer.get("/v2/")).status == 200
+
+
 async def test_a_client_that_ends_at_once_still_hears_the_target() -> None:
     async with target(echo) as port, http2(port) as (_, peer):
         one = await tunnel(peer, end=True)

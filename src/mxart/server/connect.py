@@ -21,7 +21,7 @@ import trio
 from trio.socket import SocketType
 
 from mxart.body import Body
-from mxart.errors import BadRequest, Disconnected, Forbidden, MxartError, Problem
+from mxart.errors import BadRequest, Disconnected, Forbidden, MxartError, Problem, UpstreamUnavailable
 from mxart.message import Handler, Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
 from mxart.proto.bridge import bridge, raise_alone
@@ -50,16 +50,22 @@ class Front:
         metrics: Metrics,
         start_over: StartOver,
         idle_seconds: float,
+        slots: trio.Semaphore,
         *,
         nested: bool = False,
     ) -> None:
-        """`start_over` serves a connection; `nested`: this one came by CONNECT, and none may be in it."""
+        """`start_over` serves a connection; `nested`: this one came by CONNECT, and none may be in it.
+
+        `slots` are those of connections.  One of HTTP/1.1 that becomes a tunnel goes on to hold its own; of HTTP/2
+        each stream that does so takes another.
+        """
         self._handler = handler
         self._passage = passage
         self._tunnelling = tunnelling
         self._metrics = metrics
         self._start_over = start_over
         self._idle_seconds = idle_seconds
+        self._slots = slots
         self._nested = nested
 
     def inside(self) -> Front:
@@ -71,6 +77,7 @@ class Front:
             self._metrics,
             self._start_over,
             self._idle_seconds,
+            self._slots,
             nested=True,
         )
 
@@ -94,25 +101,38 @@ class Front:
             return self._refuse(refusal, request)
         # The URL alone says what is wanted: the name in TLS was that of the proxy.
         peer = replace(request.peer, sni=None) if request.peer.sni is not None else request.peer
-        return await self._handler.handle(msgspec.structs.replace(request, peer=peer))
+        headers = request.headers.without("proxy-authorization", "proxy-connection")
+        return await self._handler.handle(msgspec.structs.replace(request, peer=peer, headers=headers))
 
     async def _connect(self, request: Request) -> Response:
         request.trace.outcome = "none"
         if self._nested:
             return self._refuse(Refuse("CONNECT within CONNECT is not served"), request)
+        way = self._passage.connect(request.authority)
+        if isinstance(way, Refuse):
+            return self._refuse(way, request)
+        slots = self._slots if request.version == "2" else None
+        if slots is not None:
+            try:
+                slots.acquire_nowait()
+            except trio.WouldBlock:
+                return _said(UpstreamUnavailable("no more connections are taken now", retry_after=1.0), request)
+        try:
+            return Response(200, body=await self._grant(way, request, _Slot(slots)))
+        except BaseException as error:
+            if slots is not None:
+                slots.release()
+            if isinstance(error, Problem):
+                return _said(error, request)
+            raise
+
+    async def _grant(self, way: Serve | Pass, request: Request, slot: _Slot) -> Takeover:
+        """Raises Problem."""
         peer = replace(request.peer, scheme="http", sni=None)
-        match self._passage.connect(request.authority):
-            case Serve():
-                door = Door(tls=True, plain=True)
-                return Response(200, body=_Served(peer, inside(door, request.authority), self._start_over))
-            case Pass(target, by, name):
-                try:
-                    tunnel = await self._tunnelling.open(peer, Wish(target, by, name))
-                except Problem as problem:
-                    return _said(problem, request)
-                return Response(200, body=_Tunnelled(tunnel, self._idle_seconds))
-            case Refuse() as refusal:
-                return self._refuse(refusal, request)
+        if isinstance(way, Serve):
+            return _Served(peer, inside(Door(tls=True, plain=True), request.authority), self._start_over, slot)
+        tunnel = await self._tunnelling.open(peer, Wish(way.target, way.by, way.name))
+        return _Tunnelled(tunnel, self._idle_seconds, slot)
 
     def _refuse(self, refusal: Refuse, request: Request) -> Response:
         self._metrics.add(series.REFUSED)
@@ -130,13 +150,27 @@ def _said(problem: Problem, request: Request) -> Response:
     return replace(answer, reason=" ".join(problem.message.split())) if request.method == "CONNECT" else answer
 
 
+class _Slot:
+    """A place among the connections, or none."""
+
+    def __init__(self, slots: trio.Semaphore | None) -> None:
+        self._slots = slots
+
+    def release(self) -> None:
+        """Idempotent."""
+        if self._slots is not None:
+            self._slots.release()
+            self._slots = None
+
+
 class _Tunnelled(Takeover):
     """CONNECT to somewhere else: the tunnel stands already."""
 
-    __slots__ = ("_idle_seconds", "_tunnel")
+    __slots__ = ("_idle_seconds", "_slot", "_tunnel")
 
-    def __init__(self, tunnel: OpenTunnel, idle_seconds: float) -> None:
+    def __init__(self, tunnel: OpenTunnel, idle_seconds: float, slot: _Slot) -> None:
         super().__init__()
+        self._slot = slot
         self._tunnel = tunnel
         self._idle_seconds = idle_seconds
 
@@ -154,15 +188,17 @@ class _Tunnelled(Takeover):
 
     def close(self) -> None:
         self._tunnel.close(Disconnected("the client left before the tunnel was used"))
+        self._slot.release()
 
 
 class _Served(Takeover):
     """CONNECT to ourselves: what comes is served like any other connection."""
 
-    __slots__ = ("_counts", "_door", "_peer", "_start_over")
+    __slots__ = ("_counts", "_door", "_peer", "_slot", "_start_over")
 
-    def __init__(self, peer: Peer, door: Door, start_over: StartOver) -> None:
+    def __init__(self, peer: Peer, door: Door, start_over: StartOver, slot: _Slot) -> None:
         super().__init__()
+        self._slot = slot
         self._peer = peer
         self._door = door
         self._start_over = start_over
@@ -185,6 +221,9 @@ class _Served(Takeover):
             raise
         if broken is not None:
             raise broken
+
+    def close(self) -> None:
+        self._slot.release()
 
     async def _serve(self, sock: SocketType) -> None:
         with sock:

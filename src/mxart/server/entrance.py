@@ -77,6 +77,7 @@ class Entrance:
         limits: Limits,
         metrics: Metrics,
         draining: trio.Event,
+        slots: trio.Semaphore,
     ) -> None:
         self._handler = handler
         self._to_https = ToHttps(handler)
@@ -87,7 +88,7 @@ class Entrance:
         self._metrics = metrics
         self._draining = draining
         self._silent: set[trio.CancelScope] = set()  # of connections that have not said what they want
-        self._front = Front(handler, passage, tunnelling, metrics, self.start_over, limits.tunnel_idle_seconds)
+        self._front = Front(handler, passage, tunnelling, metrics, self.start_over, limits.tunnel_idle_seconds, slots)
         self._inner_front = self._front.inside()
         self._doors: dict[Role, Door] = {}
         self._http1 = Http1Limits(

@@ -87,6 +87,7 @@ class Gateway:
             limits=limits,
             metrics=metrics,
             draining=self._draining,
+            slots=self._slots,
         )
 
     @property
