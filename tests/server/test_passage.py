@@ -28,6 +28,9 @@ class Ours:
     def is_own(self, address: str, port: int) -> bool:
         return (address, port) == ("192.0.2.1", 8080)
 
+    def is_here(self, address: str) -> bool:
+        return address in ("192.0.2.1", "10.0.0.1")
+
     def has_port(self, port: int) -> bool:
         return port == 8080
 
@@ -142,6 +145,7 @@ def connected(host: str, port: int = 443, *, name: str = "", explicit: bool = Fa
         ("db.example.com:22", 403),
         ("10.1.1.1:22", connected("10.1.1.1", 22)),
         ("10.1.1.1:25", 403),
+        ("10.0.0.1:22", 403),  # in a network that is listed, but it is ours
         ("[fd00::1]:443", connected("fd00::1")),
         ("[::ffff:10.1.1.1]:443", connected("10.1.1.1")),
         ("[fd01::1]:443", 403),

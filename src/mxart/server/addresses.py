@@ -44,6 +44,9 @@ class OwnAddresses:
         everywhere = ("::", port) in self._bound or (("0.0.0.0", port) in self._bound and ":" not in address)  # noqa: S104  # compared, not bound
         return everywhere and is_local(ipaddress.ip_address(address))
 
+    def is_here(self, address: str) -> bool:
+        return is_local(ipaddress.ip_address(address))
+
     def has_port(self, port: int) -> bool:
         return port in self._ports
 

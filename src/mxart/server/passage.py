@@ -90,6 +90,10 @@ class Own(Protocol):
         """Whether a connection to there would come to one of our HTTP listeners."""
         ...
 
+    def is_here(self, address: str) -> bool:
+        """Whether an address is one of this machine, whoever listens there."""
+        ...
+
     def has_port(self, port: int) -> bool:
         """Whether one of our HTTP listeners has this port."""
         ...
@@ -153,7 +157,8 @@ class Passage:
         if target is not None and port in (_HTTPS, target.port):
             return Pass(target, "connect", host)
         target = self._tunnels.address(host, port)
-        if target is not None:
+        # What listens on this machine may trust its own addresses more than our clients'.
+        if target is not None and not self._own.is_here(target.host):
             return Pass(target, "connect", host)
         return Refuse(f"CONNECT {_shown(host, port)} is not allowed here: {self._allowed()}")
 
