@@ -128,6 +128,10 @@ class UpstreamFailed(Problem):
     status = 502
 
 
+class UpstreamLoops(UpstreamFailed):
+    """The way to upstream leads back to this server, or the request came by too many like it already."""
+
+
 class UpstreamDenied(UpstreamFailed):
     """Upstream refused us, or the caller whose credentials it was shown, for want of rights.
 

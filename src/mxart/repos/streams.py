@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from mxart.body import Source
-from mxart.errors import BodyBroken, NotFound, Problem, UpstreamUnavailable
+from mxart.errors import BodyBroken, NotFound, Problem, UpstreamLoops, UpstreamUnavailable
 from mxart.message import Headers, Trace
 from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
@@ -34,13 +34,18 @@ _ATTEMPTS = 3
 
 
 class _Claim:
-    __slots__ = ("confirmed", "followed", "holders", "problem")
+    __slots__ = ("asker", "confirmed", "followed", "holders", "problem")
 
     def __init__(self) -> None:
         self.holders = 0
         self.confirmed = False  # our upstream has said that it has this name
         self.followed = False
         self.problem: Problem | None = None  # how our upstream refused
+        self.asker: Trace | None = None  # by whose request it was asked
+
+    def settles(self, trace: Trace) -> bool:
+        """Whether our upstream has refused in a way that holds for this request: a loop may be of another's Via."""
+        return self.problem is not None and (self.asker is trace or not isinstance(self.problem, UpstreamLoops))
 
 
 class _Noting:
@@ -165,13 +170,13 @@ class Streams:
             return self._found(blob, facts, joined.source, joined.source.total)
 
     async def _join(self, blob: Blob, claim: _Claim, trace: Trace) -> Joined:
-        """Transfers.join, but a refusal counts only if it is our own upstream's."""
+        """Transfers.join, but a refusal counts only if it is our own upstream's, and a loop only if it is our own."""
         for attempt in range(_ATTEMPTS):
             claim.problem = None
             try:
                 return await self._remote.stock.transfers.join(blob.digest, None, self._ours(blob, trace))
             except Problem as problem:
-                if claim.problem is not None:
+                if claim.settles(trace):
                     raise
                 if attempt == _ATTEMPTS - 1:
                     message = f"{blob.path}: the download that was under way failed: {problem.message}"
@@ -183,7 +188,7 @@ class Streams:
 
         async def origin(sink: Sink) -> None:
             with self._claim(blob.path) as claim:
-                claim.problem = None
+                claim.problem, claim.asker = None, trace
                 fetch = self._remote.origin(asked_by(self._remote.ask(blob, "GET"), trace))
                 try:
                     await fetch(_Noting(sink, claim))

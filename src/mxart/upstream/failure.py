@@ -1,7 +1,7 @@
 """What goes wrong on the way to another server: each cause, and what follows from it, in one table.
 
 Inside this room failures travel as `Trouble`; `Remote` turns the last one into the Problem that the
-rest of the program sees.  Foreign exceptions are turned into Trouble where they are caught, by `cause_of`.
+rest of the program sees.  Foreign exceptions are turned into Trouble where they are caught, by `trouble_of`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from enum import Enum
 
 import h11
 
-from mxart.errors import MxartError, Problem, UpstreamDenied, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from mxart.errors import (
+    MxartError,
+    Problem,
+    UpstreamDenied,
+    UpstreamFailed,
+    UpstreamLoops,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ RULES: dict[Cause, Rule] = {
     Cause.REFUSED: Rule(UpstreamUnavailable, again=True, counts=True),
     Cause.CONNECT_TIMEOUT: Rule(UpstreamTimeout, again=True, counts=True),
     Cause.PROXY: Rule(UpstreamFailed, again=True, counts=True),
-    Cause.LOOP: Rule(UpstreamFailed, again=False, counts=False),
+    Cause.LOOP: Rule(UpstreamLoops, again=False, counts=False),
     Cause.CERTIFICATE: Rule(UpstreamFailed, again=False, counts=True),
     Cause.TLS: Rule(UpstreamFailed, again=True, counts=True),
     Cause.RESET: Rule(UpstreamFailed, again=True, counts=True, by_asker=True),
