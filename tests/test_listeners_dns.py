@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
@@ -85,3 +87,25 @@ def test_a_forwarder_that_is_this_server_is_refused() -> None:
 def test_a_host_that_there_is_not_is_told() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:53"):
         bind_dns(table("192.0.2.1:53"))
+
+
+def test_a_resolver_that_is_open_to_everybody_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    for clients, forward, told in (
+        (("10.0.0.0/8",), ("9.9.9.9",), False),
+        (("::/0",), (), False),
+        (("10.0.0.0/8", "0.0.0.0/0"), ("9.9.9.9",), True),
+    ):
+        caplog.clear()
+        bound = bind_dns(Dns(listen="127.0.0.1:0", answer=("10.0.0.5",), forward=forward, clients=clients))
+        assert bound is not None
+        bound.close()
+        assert ("open resolver" in caplog.text) == told
+
+
+def test_who_lacks_the_right_to_the_port_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_self: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket.socket, "bind", denied)
+    with pytest.raises(ConfigError, match=r"Permission denied; .*CAP_NET_BIND_SERVICE"):
+        bind_dns(table("127.0.0.1:53"))

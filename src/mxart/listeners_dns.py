@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import socket
 from dataclasses import dataclass
 
 from mxart.config import Dns, parse_address
 from mxart.errors import ConfigError
+
+log = logging.getLogger("mxart.dns")
 
 _BACKLOG = 256
 _TRIES = 16  # for one free port that is free for UDP and TCP both
@@ -63,6 +66,8 @@ def bind_dns(dns: Dns | None, kept: BoundDns | None = None) -> BoundDns | None:
         if bound is not kept:
             bound.close()
         raise
+    if dns.forward and any(ipaddress.ip_network(network).prefixlen == 0 for network in dns.clients):
+        log.warning("dns: clients has every address: strangers may ask the forwarders through us (an open resolver)")
     return bound
 
 
@@ -98,7 +103,12 @@ def _bind(address: str) -> BoundDns:
         except OSError as error:
             if port == 0 and error.errno == errno.EADDRINUSE and attempt + 1 < _TRIES:
                 continue
-            hint = "; ports below 1024 need the right to bind them" if error.errno == errno.EACCES else ""
+            hint = ""
+            if error.errno == errno.EACCES:
+                hint = (
+                    "; ports below 1024 are for root, or for whom systemd gives"
+                    " AmbientCapabilities=CAP_NET_BIND_SERVICE"
+                )
             if error.errno == errno.EADDRINUSE:
                 hint = "; another program listens there"
                 if not host:

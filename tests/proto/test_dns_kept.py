@@ -186,6 +186,15 @@ def test_an_answer_cut_anywhere_is_no_answer() -> None:
             check(_GOOD[:length], 7, asked)
 
 
+def test_a_name_that_points_into_the_header_is_refused() -> None:
+    """It would be another one in each answer, whose id and flags are others."""
+    asked = question("a.test")
+    place = 12 + len(asked.wire) + 1
+    for offset in range(12):
+        with pytest.raises(Malformed):
+            check(_GOOD[:place] + bytes([offset]) + _GOOD[place + 1 :], 7, asked)
+
+
 @given(st.lists(st.tuples(st.integers(2, len(_GOOD) - 1), st.integers(0, 255)), max_size=8))
 def test_whatever_is_wrong_in_an_answer_what_clients_get_can_be_read(changes: list[tuple[int, int]]) -> None:
     wire = bytearray(_GOOD)

@@ -11,6 +11,7 @@ import dns.edns
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 import trio
 import trio.testing
@@ -208,6 +209,54 @@ async def test_a_forwarder_that_is_slow_about_one_name_stays_the_first() -> None
         assert second.udp == ["slow.test."]
 
 
+async def test_a_name_that_nobody_can_answer_is_not_held_against_a_forwarder_that_answers_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def mute_about_one(query: dns.message.QueryMessage, _server: FakeServer, _tcp: bool) -> bytes | None:
+        return None if query.question[0].name.to_text().lower() == "dead.test." else response(query).to_wire()
+
+    async with fake_server(mute_about_one) as first, fake_server(mute_about_one) as second:
+        async with responder(first, second) as bench, trio.open_nursery() as nursery:
+
+            async def meanwhile() -> None:
+                await first.heard.wait()
+                assert await bench.address("well.test") == "192.0.2.1"
+
+            nursery.start_soon(meanwhile)
+            assert (await bench.ask("dead.test")).rcode() == dns.rcode.SERVFAIL
+            assert await bench.address("next.test") == "192.0.2.1"
+        assert first.udp[-1] == "next.test."
+        assert first.address not in caplog.text
+
+
+async def test_an_answer_to_other_letters_than_ours_is_asked_for_over_tcp() -> None:
+    """Whoever guesses the id and the port does not know in which case we wrote the name."""
+
+    def lower(query: dns.message.QueryMessage, _server: FakeServer, tcp: bool) -> bytes:
+        wire = response(query, address="192.0.2.1" if tcp else "203.0.113.6").to_wire()
+        end = 12 + len(query.question[0].name.to_wire())
+        return wire[:12] + wire[12:end].lower() + wire[end:]
+
+    async with fake_server(lower) as upstream, responder(upstream) as bench:
+        assert await bench.address("a.test") == "192.0.2.1"
+        assert upstream.tcp == ["a.test."]
+
+
+async def test_an_alias_of_a_claimed_name_keeps_the_addresses_that_it_has() -> None:
+    """Its clients would come to us with the alias as their server name, which no repository claims."""
+
+    def alias(query: dns.message.QueryMessage, _server: FakeServer, _tcp: bool) -> bytes:
+        reply = dns.message.make_response(query)
+        reply.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "CNAME", "docker.io."))
+        reply.answer.append(dns.rrset.from_text("docker.io.", 60, "IN", "A", "192.0.2.7"))
+        return reply.to_wire()
+
+    async with fake_server(alias) as upstream, responder(upstream) as bench:
+        answer = await bench.ask("mirror.test")
+        assert [str(rrset[0]) for rrset in answer.answer] == ["docker.io.", "192.0.2.7"]
+        assert await bench.address("docker.io") == "10.0.0.5", "what is told of it in passing is not believed"
+
+
 async def test_a_forwarder_where_nobody_listens_costs_no_time() -> None:
     async with fake_server() as gone:
         pass
@@ -348,8 +397,8 @@ async def test_a_flood_of_names_is_bounded_in_all_and_for_each_client() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _later(responder: Responder, waiting: Waiting) -> None:
-    await responder.later(waiting, CLIENT, udp=True)
+async def _later(responder: Responder, waiting: Waiting, client: str = CLIENT) -> None:
+    await responder.later(waiting, client, udp=True)
 
 
 async def test_one_client_that_waits_for_everything_leaves_room_for_others() -> None:
@@ -362,6 +411,22 @@ async def test_one_client_that_waits_for_everything_leaves_room_for_others() -> 
                 await trio.lowlevel.checkpoint()
         assert isinstance(bench.responder.now(query, CLIENT, udp=True), bytes)
         assert isinstance(bench.responder.now(query, "10.2.2.2", udp=True), Waiting)
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_client_that_asks_for_everything_leaves_others_their_questions() -> None:
+    """As a web page does that looks up a thousand names whose servers are silent."""
+    async with fake_server(mute) as upstream, responder(upstream) as bench, trio.open_nursery() as nursery:
+        for client in ("10.1.1.1", "10.2.2.2", "10.3.3.3"):
+            begun = 0
+            for number in range(300):
+                query = dns.message.make_query(f"n{number}.of-{client}.test", "A").to_wire()
+                found = bench.responder.now(query, client, udp=True)
+                if isinstance(found, Waiting):
+                    begun += 1
+                    nursery.start_soon(_later, bench.responder, found, client)
+                    await trio.lowlevel.checkpoint()
+            assert 20 < begun < 256, client
         nursery.cancel_scope.cancel()
 
 

@@ -2,6 +2,9 @@
 
 A claimed name has our addresses and nothing else: every other type is answered empty (NOERROR with a SOA,
 RFC 2308 section 2.2), HTTPS and SVCB too, so that no client learns of another way there.
+
+What counts is the name that is asked for.  Another name that is an alias (CNAME) of a claimed one keeps the
+addresses that its forwarder gives: its clients would come to us with their own name, which nobody claims here.
 """
 
 from __future__ import annotations

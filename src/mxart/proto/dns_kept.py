@@ -57,8 +57,12 @@ class Failed:
         return next((known.name for known in Rcode if known == self.rcode), f"rcode {self.rcode}")
 
 
-def check(wire: bytes, number: int, asked: Question) -> Kept | Truncated | Failed | None:
-    """What a reply is worth. None: it does not belong to this query. Raises Malformed."""
+def check(wire: bytes, number: int, asked: Question, *, udp: bool = False) -> Kept | Truncated | Failed | None:
+    """What a reply is worth. None: it does not belong to this query. Raises Malformed.
+
+    Over UDP the name has to come back letter for letter: who only guesses does not know their case.  A server that
+    does not keep it is asked again over TCP, so that is what a wrong one says (draft-vixie-dnsext-dns0x20).
+    """
     if len(wire) < HEADER.size or int.from_bytes(wire[:2], "big") != number or not wire[2] & 0x80:
         return None
     message = parse(wire, strict=False)
@@ -70,6 +74,8 @@ def check(wire: bytes, number: int, asked: Question) -> Kept | Truncated | Faile
         return None
     if message.opcode != 0:
         return None
+    if udp and question.name != asked.name:
+        return Truncated()
     if message.rcode not in (Rcode.NOERROR, Rcode.NXDOMAIN):
         return Failed(message.rcode)
     if message.flags & TC:

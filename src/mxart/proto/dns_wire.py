@@ -28,6 +28,9 @@ PAYLOAD = 1232
 NAME_OF_QUESTION = b"\xc0\x0c"
 """A pointer to where the question stands."""
 
+# In place of the header: a name that pointed into it would be another one in each answer, whose id is another.
+_NO_NAME = b"\xff" * HEADER.size
+
 
 class Type(IntEnum):
     """Record types that this server treats in a way of their own."""
@@ -140,7 +143,7 @@ def parse(wire: bytes, *, max_records: int = 4096, strict: bool = True) -> Messa
 
 def _parse(wire: bytes, max_records: int, strict: bool) -> Message:
     number, flags, questions, *counts = HEADER.unpack_from(wire)
-    parser = Parser(wire, HEADER.size)
+    parser = Parser(_NO_NAME + wire[HEADER.size :], HEADER.size)
     if questions != 1:
         return Message(number, flags, None)
     name = from_wire_parser(parser)

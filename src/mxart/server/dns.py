@@ -27,7 +27,7 @@ from mxart.server.dns_forward import TOTAL_SECONDS, Forwarders, Unanswered
 
 log = logging.getLogger("mxart.dns")
 
-_FLIGHTS = 256  # questions under way; each may hold some sockets
+_FLIGHTS = 256  # questions under way; each may hold some sockets. One client's are at most as many as stay free
 _WAITING = 2048  # clients that wait for one of them
 _OF_ONE = 512  # of these, for one client's address
 _PATIENCE = TOTAL_SECONDS + 0.1  # so that the flight's own end comes first
@@ -103,6 +103,7 @@ class Responder:
         self._nursery = nursery
         self._cache = cache if cache is not None else DnsCache()
         self._flights: dict[Key, _Flight] = {}
+        self._begun: Counter[str] = Counter()  # flights, by the client that asked first
         self._waiting: Counter[str] = Counter()
         self._waiting_total = 0
         self._stranger_seldom, self._loop_seldom, self._full_seldom = Seldom(), Seldom(), Seldom()
@@ -159,7 +160,7 @@ class Responder:
         if self._cache.has_failed(asked.key, time):
             return self._fail(asked, (Ede.NO_REACHABLE_AUTHORITY, "no forwarder answered just now"), udp=udp)
         full = self._waiting_total >= _WAITING or self._waiting[client] >= _OF_ONE
-        if full or (not under_way and len(self._flights) >= _FLIGHTS):
+        if full or (not under_way and self._begun[client] >= _FLIGHTS - len(self._flights)):
             held = self._full_seldom.due()
             if held is not None:
                 log.warning("dns: too many questions wait for the forwarders; last of %s", client)
@@ -172,7 +173,8 @@ class Responder:
         flight = self._flights.get(asked.key)
         if flight is None:
             flight = self._flights[asked.key] = _Flight()
-            self._nursery.start_soon(self._fly, asked, flight)
+            self._begun[client] += 1
+            self._nursery.start_soon(self._fly, asked, flight, client)
         self._waiting[client] += 1
         self._waiting_total += 1
         try:
@@ -191,7 +193,7 @@ class Responder:
             return self._answer(asked, waiting.stale, udp=udp)
         return self._fail(asked, flight.ede, udp=udp)
 
-    async def _fly(self, asked: Forward, flight: _Flight) -> None:
+    async def _fly(self, asked: Forward, flight: _Flight, client: str) -> None:
         assert self._forwarders is not None
         started = trio.current_time()
         try:
@@ -206,6 +208,9 @@ class Responder:
             log.exception("dns: asking about %s failed", asked.question.text)
         finally:
             del self._flights[asked.key]
+            self._begun[client] -= 1
+            if not self._begun[client]:
+                del self._begun[client]
             flight.done.set()
 
     def _answer(self, asked: Forward, found: Found, *, udp: bool) -> bytes:

@@ -2,10 +2,10 @@
 
 Theory of operation.  A question is asked over UDP from a socket of its own, so with a source port and an id
 that nobody else knows; the socket is connected, so that the kernel drops what comes from elsewhere and tells
-us at once when nobody listens there.  A truncated answer, or a crowd of wrong ones (somebody guesses ids), is
-asked for again over TCP.  Attempts begin one after another while nothing has come, and those that were begun
-stay open: the first good answer wins.  A forwarder that failed, or was too slow twice in a row, stands behind the
-others for a while; once may be the name's fault.
+us at once when nobody listens there.  A truncated answer, one to other letters than we wrote, or a crowd of wrong
+ones (somebody guesses ids), is asked for again over TCP.  Attempts begin one after another while nothing has come,
+and those that were begun stay open: the first good answer wins.  A forwarder that failed, or was too slow twice in
+a row, stands behind the others for a while; once may be the name's fault.
 
 The letters' case of the name is a pattern that follows from a secret which all workers share.  A query that
 comes in with that very pattern is one of ours: the forwarders lead back to us.
@@ -91,6 +91,7 @@ class Forwarders:
         self._servers = [server_of(text) for text in servers]
         self._secret = secret
         self._behind: dict[Server, float] = {}
+        self._last_answer: dict[Server, float] = {}
         self._was_slow: set[Server] = set()
 
     def is_ours(self, question: Question, *, under_way: bool) -> bool:
@@ -119,6 +120,10 @@ class Forwarders:
             log.warning("dns: forwarder %s: %s", server, why)
         self._behind[server] = trio.current_time() + _BEHIND_SECONDS
 
+    def has_answered_since(self, server: Server, time: float) -> bool:
+        """Whether it answered any question: its silence about one is then that name's fault."""
+        return self._last_answer.get(server, -math.inf) >= time
+
     def slow(self, server: Server, why: str) -> None:
         """Another one was faster, though it was asked later."""
         if server in self._was_slow:
@@ -126,7 +131,8 @@ class Forwarders:
         self._was_slow.add(server)
 
     def answered(self, server: Server) -> None:
-        """It is well again."""
+        """It is well, or well again."""
+        self._last_answer[server] = trio.current_time()
         self._was_slow.discard(server)
         if self._behind.pop(server, None) is not None:
             log.info("dns: forwarder %s answers again", server)
@@ -148,6 +154,7 @@ class _Round:
 
     async def run(self, order: Sequence[Server]) -> Kept:
         servers = set(order)
+        began = trio.current_time()
         with trio.move_on_after(TOTAL_SECONDS):
             async with trio.open_nursery() as nursery:
                 for number, server in enumerate(order):
@@ -168,7 +175,11 @@ class _Round:
                 self._forwarders.slow(first, f"slower than {self._winner}")
             return self._won
         for server in servers - self._reasons.keys():
-            self._failed(server, f"no answer within {TOTAL_SECONDS:g} s")
+            why = f"no answer within {TOTAL_SECONDS:g} s"
+            if self._forwarders.has_answered_since(server, began):
+                self._reasons[server] = why
+            else:
+                self._failed(server, why)
         said = self._refusals == servers
         why = "; ".join(f"{server}: {reason}" for server, reason in sorted(self._reasons.items(), key=str))
         raise Unanswered(Ede.OTHER if said else Ede.NO_REACHABLE_AUTHORITY, why)
@@ -211,7 +222,7 @@ async def _ask_udp(
         for _ in range(_WRONG):
             wire = await sock.recv(65535)
             try:
-                found = check(wire, number, question)
+                found = check(wire, number, question, udp=True)
             except Malformed:
                 continue
             if found is not None:
