@@ -32,6 +32,7 @@ METADATA = "169.254.169.254"
         ("9.9.9.9", Zone.PUBLIC), ("2620:fe::fe", Zone.PUBLIC), ("64:ff9b::9.9.9.9", Zone.PUBLIC),
         ("10.0.0.1", Zone.PRIVATE), ("172.31.0.1", Zone.PRIVATE), ("192.168.1.1", Zone.PRIVATE),
         ("100.64.0.1", Zone.PRIVATE), ("198.18.0.1", Zone.PRIVATE), ("fd00:ec2::254", Zone.PRIVATE),
+        ("fec0::2", Zone.PRIVATE), ("::7f00:1", Zone.PRIVATE), ("::ffff:0:7f00:1", Zone.PRIVATE),
         ("::ffff:10.0.0.1", Zone.PRIVATE), ("64:ff9b::10.0.0.1", Zone.PRIVATE), ("2002:a00:1::1", Zone.PRIVATE),
         ("169.254.169.254", Zone.LINK), ("fe80::1", Zone.LINK), ("::ffff:169.254.169.254", Zone.LINK),
         ("64:ff9b:1::a9fe:a9fe", Zone.LINK), ("2002:a9fe:a9fe::", Zone.LINK),

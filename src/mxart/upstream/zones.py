@@ -40,6 +40,7 @@ _FROM: dict[Zone, frozenset[Zone]] = {
     Zone.NOWHERE: frozenset(),
 }
 _TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all of the Internet (RFC 4291 section 2.4); fec0::/10 is some site's
 
 
 @lru_cache(maxsize=1024)
@@ -63,6 +64,8 @@ def zone_of(address: str) -> Zone:
         return Zone.LINK
     if ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
         return Zone.NOWHERE
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _UNICAST:
+        return Zone.PRIVATE
     return Zone.PUBLIC if ip.is_global else Zone.PRIVATE
 
 
