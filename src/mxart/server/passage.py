@@ -157,8 +157,10 @@ class Passage:
         if target is not None and port in (_HTTPS, target.port):
             return Pass(target, "connect", host)
         target = self._tunnels.address(host, port)
-        # What listens on this machine may trust its own addresses more than our clients'.
-        if target is not None and not self._own.is_here(target.host):
+        if target is not None and self._own.is_here(target.host):
+            # What listens on this machine may trust its own addresses more than our clients'.
+            return Refuse(f"CONNECT {_shown(host, port)}: an address of this server itself is for no tunnel")
+        if target is not None:
             return Pass(target, "connect", host)
         return Refuse(f"CONNECT {_shown(host, port)} is not allowed here: {self._allowed()}")
 
