@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from mxart.setup import apply
 from mxart.setup.apply import Disk
 from mxart.setup.plan import Change, SetupError
 
@@ -117,7 +120,72 @@ def test_what_is_no_text_is_not_touched(tmp_path: Path, there: Path) -> None:
 def test_a_folder_in_the_place_of_a_file_is_told(tmp_path: Path, there: Path) -> None:
     there.unlink()
     there.mkdir()
-    with pytest.raises(SetupError, match="cannot be read: Is a directory"):
+    with pytest.raises(SetupError, match="not an ordinary file"):
         Disk(str(tmp_path)).read(_PATH)
     assert Disk(str(tmp_path)).names("/etc") == ["docker"]
     assert Disk(str(tmp_path)).names("/none") is None
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["of this machine", "below a root"])
+def test_a_link_to_nowhere_masks_a_file_and_is_not_written_through(
+    tmp_path: Path, there: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root we would put a file in the place of the machine's /dev/null. (Which this test leaves out of it.)"""
+    null = tmp_path.parent / f"{tmp_path.name}-null"
+    null.touch()
+    monkeypatch.setattr(apply, "_MASK", null)
+    there.unlink()
+    there.symlink_to(null)
+    disk, path = (Disk(), str(there)) if whole else (Disk(str(tmp_path)), _PATH)
+    assert disk.read(path) == ""
+    with pytest.raises(SetupError, match="remove it first"):
+        disk.write(Change(path, "new\n", "why"))
+    assert null.read_text() == ""
+    assert there.readlink() == null
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path, there: Path) -> None:
+    there.unlink()
+    os.mkfifo(there)
+    disk = Disk(str(tmp_path))
+    for act in (disk.is_done, disk.diff, disk.write):
+        with pytest.raises(SetupError, match="not an ordinary file"):
+            act(_change())
+    assert stat.S_ISFIFO(there.stat().st_mode)
+
+
+def test_a_file_too_large_for_settings_is_not_read(tmp_path: Path, there: Path) -> None:
+    os.truncate(there, 1 << 40)
+    with pytest.raises(SetupError, match="no file of settings"):
+        Disk(str(tmp_path)).read(_PATH)
+
+
+def test_what_somebody_else_wrote_since_the_change_was_shown_is_not_lost(tmp_path: Path, there: Path) -> None:
+    """He answers the question whether to write after a while."""
+    disk = Disk(str(tmp_path))
+    disk.diff(_change())
+    there.write_text("newer\n")
+    with pytest.raises(SetupError, match="meanwhile"):
+        disk.write(_change())
+    assert there.read_text() == "newer\n"
+    assert os.listdir(there.parent) == ["daemon.json"]
+
+
+def test_a_copy_that_could_not_be_kept_whole_is_not_kept_and_nothing_is_written(
+    tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a copy would pass for the whole one in the next run, which would then write over the original."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SetupError, match="No space left"):
+        Disk(str(tmp_path)).write(_change())
+    assert os.listdir(there.parent) == ["daemon.json"]
+    assert there.read_text() == "old\n"
+
+
+def test_a_root_that_there_is_not_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="is not a folder"):
+        Disk(str(tmp_path / "missing"))

@@ -169,3 +169,29 @@ def test_our_own_host_with_another_ca_is_a_conflict() -> None:
 def test_hosts_that_cannot_be_added_to_are_left_alone(text: str) -> None:
     with pytest.raises(SetupError, match=r"hosts\.toml"):
         merge_hosts("hosts.toml", text, "https://images.test", _HOST)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"dns": ["192.0.2.1"], "dns": ["192.0.2.2"]}', 'the key "dns" is there twice'),
+        ('{"a": {"b": 1, "b": 2}}', 'the key "b" is there twice'),
+        ('{"a": NaN}', "there is no NaN in JSON"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_json_of_which_something_would_be_lost_is_refused(text: str, why: str) -> None:
+    with pytest.raises(SetupError, match=why):
+        merge_json("daemon.json", text, _OURS)
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    merged, conflicts = merge_json("daemon.json", '{"registry-mirrors": null}', _OURS)
+    assert json.loads(merged) == _OURS
+    assert conflicts == ()
+
+
+@pytest.mark.parametrize("text", ['host = "x"\n', "host = 1\n"])
+def test_hosts_that_are_no_table_are_told(text: str) -> None:
+    with pytest.raises(SetupError, match="host is not a table"):
+        merge_hosts("hosts.toml", text, "https://images.test", {})

@@ -97,7 +97,7 @@ def test_docker_is_told_of_plain_http_but_on_the_loopback(config: Config, plain:
 def test_without_a_name_for_docker_hub_the_user_is_told_how_to_give_it_one() -> None:
     plan = CLIENTS["docker"].plan("mirror", server(configured(""), "https://images.test", _CA), Kept())
     assert "/etc/docker/daemon.json" not in _paths(plan)
-    assert any('[repository.docker.io] hosts = [..., "hub.example.com"]' in note for note in plan.notes)
+    assert any('[repository."docker.io"] hosts = [..., "hub.example.com"]' in note for note in plan.notes)
     assert any("no mirrors of gcr.io, ghcr.io" in note for note in plan.notes)
 
 
@@ -225,3 +225,47 @@ def test_a_daemon_behind_our_proxy_gets_variables_and_trust(secure: Server) -> N
     assert 'Environment="HTTPS_PROXY=https://images.test:8443"\n' in text
     assert 'Environment="NO_PROXY=localhost,127.0.0.1,::1,images.test"\n' in text
     assert plan.commands == ("update-ca-certificates", "systemctl daemon-reload", "systemctl restart docker")
+
+
+@pytest.mark.parametrize(
+    ("client", "path", "text"),
+    [
+        ("podman", "/etc/containers/registries.conf.d/00.conf", 'registry = ["x"]\n'),
+        ("podman", "/etc/containers/registries.conf", '[[registry]]\nprefix = "docker.io"\nmirror = ["x"]\n'),
+        ("containerd", "/etc/containerd/certs.d/docker.io/hosts.toml", 'host = "x"\n'),
+        ("cri", "/etc/containerd/config.toml", "version = 2\nplugins = 3\n"),
+        (
+            "cri",
+            "/etc/containerd/config.toml",
+            'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\nconfigs = { a = 3 }\n',
+        ),
+    ],
+)
+def test_settings_of_another_shape_are_told_with_their_file(secure: Server, client: str, path: str, text: str) -> None:
+    with pytest.raises(SetupError, match=path):
+        CLIENTS[client].plan("mirror", secure, Kept({path: text}))
+
+
+def test_registries_that_are_served_no_longer_lose_their_mirror(secure: Server) -> None:
+    podman = CLIENTS["podman"]
+    machine = Kept().after(podman.plan("mirror", secure, Kept()))
+    nothing = configured('[repository.mine]\nformat = "oci"\nkind = "local"\npath = "/"\n')
+    after = podman.plan("mirror", server(nothing, secure.url, _CA), machine)
+    assert "docker.io" not in _content(after, "/etc/containers/registries.conf.d/mxart.conf")
+    assert len(podman.plan("mirror", server(nothing, secure.url, _CA), Kept()).changes) == 1, (
+        "and none is made for that"
+    )
+
+
+def test_what_an_earlier_setup_left_in_hosts_is_told(secure: Server, config: Config) -> None:
+    folder = "/etc/containerd/certs.d"
+    machine = Kept({f"{folder}/gone.test/hosts.toml": f'[host."{secure.url}"]\n', f"{folder}/broken/hosts.toml": "["})
+    before = server(config, "https://before.test", _CA)
+    machine = machine.after(CLIENTS["containerd"].plan("mirror", before, machine))
+    notes = CLIENTS["containerd"].plan("mirror", secure, machine).notes
+    assert any("gone.test/hosts.toml asks https://images.test:8443" in note for note in notes)
+    assert any("docker.io/hosts.toml still has https://before.test" in note for note in notes)
+
+
+def test_dockers_own_file_is_the_last_so_that_an_interrupted_setup_still_tells_to_reload(plain: Server) -> None:
+    assert _paths(CLIENTS["docker"].plan("mirror", plain, Kept()))[-1] == "/etc/docker/daemon.json"

@@ -104,8 +104,8 @@ for _name, _one in CLIENTS.items():
 def _carry_out(
     options: Options, planner: Callable[[Config, Disk], Plan], *, write: bool, root: str, force: bool, yes: bool
 ) -> None:
-    disk = Disk(root)
     try:
+        disk = Disk(root)
         plan = planner(options.load(), disk)
         changes = [change for change in plan.changes if not disk.is_done(change)]
         if write:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 
 from mxart.setup.facts import Server
-from mxart.setup.merge import Value, merge_hosts, merge_toml, parse_toml
+from mxart.setup.merge import Value, merge_hosts, merge_toml, parse_toml, table_of
 from mxart.setup.plan import Change, Files, Plan, SetupError
 from mxart.setup.trust import CERTIFICATE, certificate
 
@@ -52,7 +52,7 @@ def mirrors(server: Server, files: Files, folder: str) -> Plan:
     for registry in server.registries:
         if not registry.by_namespace:
             continue
-        path = f"{folder}/{_folder_of(files, folder, registry.host)}/hosts.toml"
+        path = _path(files, folder, registry.host)
         text = files.read(path)
         merged, conflicts = merge_hosts(path, text, server.url, wanted)
         plan += Plan((Change(path, merged, f"{registry.host}, from here first"),), conflicts=conflicts)
@@ -60,7 +60,31 @@ def mirrors(server: Server, files: Files, folder: str) -> Plan:
     if silent:
         names = ", ".join(registry.host for registry in silent)
         plan += Plan(notes=(f"containerd cannot ask {server.url} for {names}: {_why_silent(server)}",))
-    return plan
+    return plan + _left_over(server, files, folder)
+
+
+def _left_over(server: Server, files: Files, folder: str) -> Plan:
+    """What an earlier setup wrote and nothing asks for now. It is the user's to remove: others may have added to it."""
+    ours = {_path(files, folder, one.host) for one in server.registries if one.by_namespace}
+    own = _path(files, folder, server.authority)
+    notes: list[str] = []
+    for name in files.names(folder) or []:
+        path = f"{folder}/{name}/hosts.toml"
+        try:
+            hosts = table_of(path, parse_toml(path, files.read(path) or ""), "host")
+            trusting = [
+                url for url in hosts if posixpath.basename(str(table_of(path, hosts, url).get("ca"))) == CERTIFICATE
+            ]
+        except SetupError:
+            continue  # another's, and in nobody's way
+        if server.url in hosts and path not in {*ours, own}:
+            notes.append(f"{path} asks {server.url} for a registry that it does not serve: remove the file")
+        notes += [
+            f"{path} still has {url}, of an earlier setup: remove that table if the server is gone"
+            for url in trusting
+            if url != server.url
+        ]
+    return Plan(notes=tuple(notes))
 
 
 def _why_silent(server: Server) -> str:
@@ -73,7 +97,7 @@ def _hosts(server: Server, files: Files, folder: str) -> Plan:
     plan = certificate(f"{folder}/{server.authority}", server)
     if server.is_plain:
         # Names that begin with our own: without this, containerd would try TLS.
-        path = f"{folder}/{_folder_of(files, folder, server.authority)}/hosts.toml"
+        path = _path(files, folder, server.authority)
         merged, conflicts = merge_hosts(
             path, files.read(path), server.url, {"capabilities": ["pull", "resolve", "push"]}
         )
@@ -81,11 +105,11 @@ def _hosts(server: Server, files: Files, folder: str) -> Plan:
     return plan + mirrors(server, files, folder)
 
 
-def _folder_of(files: Files, folder: str, name: str) -> str:
-    """`host:port`, but for the spelling that containerd looks for first where the user has that."""
+def _path(files: Files, folder: str, name: str) -> str:
+    """Of a registry's hosts.toml: below `host:port`, or the spelling that containerd looks for first if it is there."""
     host, colon, port = name.rpartition(":")
     older = f"{host}_{port}_"
-    return older if colon and older in (files.names(folder) or []) else name
+    return f"{folder}/{older if colon and older in (files.names(folder) or []) else name}/hosts.toml"
 
 
 def _config_path(files: Files) -> tuple[str, Plan]:
@@ -99,8 +123,9 @@ def _config_path(files: Files) -> tuple[str, Plan]:
             ' migrate", the way to hosts.toml begins with version 2'
         )
     plugin = "io.containerd.cri.v1.images" if version == 3 else "io.containerd.grpc.v1.cri"
-    registry = document.get("plugins", {}).get(plugin, {}).get("registry", {})
-    if registry.get("mirrors") or any("tls" in one for one in registry.get("configs", {}).values()):
+    registry = table_of(CONFIG, document, "plugins", plugin, "registry")
+    configs = table_of(CONFIG, registry, "configs")
+    if registry.get("mirrors") or any("tls" in table_of(CONFIG, configs, name) for name in configs):
         raise SetupError(
             f'{CONFIG}: plugins."{plugin}".registry has mirrors or TLS settings of its own, and containerd refuses them'
             " beside config_path: move them into hosts.toml files first (containerd, docs/hosts.md)"

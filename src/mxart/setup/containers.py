@@ -8,10 +8,12 @@ so that is a conflict.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from mxart.setup.facts import Registry, Server
 from mxart.setup.merge import parse_toml
-from mxart.setup.plan import Conflict, Files, Plan, SetupError, own_file
+from mxart.setup.plan import HEADER, Conflict, Files, Plan, SetupError, own_file
 from mxart.setup.trust import certificate
 
 MAIN = "/etc/containers/registries.conf"
@@ -27,7 +29,7 @@ def containers(server: Server, files: Files) -> Plan:
     if server.is_plain:
         tables.append(f"[[registry]]\nlocation = {json.dumps(server.authority)}\ninsecure = true\n")
     plan = certificate(f"{CERTIFICATES}/{server.authority}", server)
-    if tables:
+    if tables or (files.read(OWN) or "").startswith(HEADER):  # what it said before is to be gone, too
         ours = {registry.host: f"{server.authority}/{registry.prefix}".rstrip("/") for registry in mirrored}
         plan += Plan(conflicts=_conflicts(files, ours))
         plan += own_file(files, OWN, "\n".join(tables), "registries, and us as their mirror")
@@ -57,17 +59,23 @@ def _conflicts(files: Files, ours: dict[str, str]) -> tuple[Conflict, ...]:
                 f"{path} is of version 1 ([registries.search]), which does not go together with drop-in files:"
                 " write it anew in version 2 first (containers-registries.conf(5))"
             )
-        tables = document.get("registry", [])
-        for table in tables if isinstance(tables, list) else []:
+        for table in _tables(path, document, "registry"):
             prefix = table.get("prefix") or table.get("location")
             if prefix not in ours:
                 continue
             if path > OWN:
                 raise SetupError(f"{path} has a [[registry]] for {prefix}, and is read after {OWN}: it would win")
-            mirrors = [mirror.get("location") for mirror in table.get("mirror", [])]
+            mirrors = [mirror.get("location") for mirror in _tables(path, table, "mirror")]
             if mirrors[:1] != [ours[prefix]]:
                 found.append(Conflict(path, f"[[registry]] {prefix}", table, {"mirror": ours[prefix]}))
     return tuple(found)
+
+
+def _tables(path: str, document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    found = document.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(table, Mapping) for table in found):
+        raise SetupError(f"{path}: {key} is not a list of tables: write [[{key}]]")
+    return found
 
 
 def _notes(server: Server) -> list[str]:

@@ -31,7 +31,8 @@ def docker(server: Server, files: Files) -> Plan:
     named = server.mirror.partition("://")[2]
     if named not in ("", server.authority):
         plan += certificate(f"{CERTIFICATES}/{named}", server)
-    return plan + _daemon(server, files) + mirrors(server, files, CERTIFICATES) + _notes(server)
+    # daemon.json last: when what goes before it cannot be written, the next run still says to reload the engine.
+    return plan + mirrors(server, files, CERTIFICATES) + _daemon(server, files) + _notes(server)
 
 
 def _daemon(server: Server, files: Files) -> Plan:
@@ -73,7 +74,7 @@ def _notes(server: Server) -> Plan:
     if hub is not None and not server.mirror:
         notes.append(
             "Docker's classic store can have a mirror of Docker Hub at the root of a URL only. To give it one, add a"
-            f' name of this server to it: [repository.{hub.repository}] hosts = [..., "hub.example.com"]'
+            f' name of this server to it: [repository.{_key(hub.repository)}] hosts = [..., "hub.example.com"]'
         )
     others = [registry.host for registry in server.registries if registry.host != HUB]
     if others:
@@ -82,6 +83,11 @@ def _notes(server: Server) -> Plan:
             " DNS and use --mode transparent. The containerd store asks us for them by itself"
         )
     return Plan(notes=tuple(notes))
+
+
+def _key(name: str) -> str:
+    """As TOML writes one key: a dot would make two of it."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def _example(server: Server) -> str:

@@ -17,6 +17,7 @@ HUB = "docker.io"
 
 _HUB_HOSTS = {HUB, "registry-1.docker.io", "index.docker.io"}
 _PORTS = {"http": 80, "https": 443}
+_WRITE = "write http://host:port or https://host:port, nothing behind it"
 _ANY = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
 
@@ -106,16 +107,16 @@ def default_url(config: Config, hostname: str) -> str:
 
 def server(config: Config, url: str, ca: str = "") -> Server:
     """Raises SetupError if the URL is none that clients can be given."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        port = -1
+    except ValueError:  # half an IPv6 address, a port that is none
+        raise SetupError(f"{url}: {_WRITE}") from None
     host = (parts.hostname or "").lower()
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     named = is_ip(host) or re.fullmatch(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?", host)
-    if parts.scheme not in _PORTS or not named or extra or port == -1:
-        raise SetupError(f"{url}: write http://host:port or https://host:port, nothing behind it")
+    if parts.scheme not in _PORTS or not named or extra or port == 0:
+        raise SetupError(f"{url}: {_WRITE}")
     port = port or _PORTS[parts.scheme]
     return Server(
         parts.scheme,

@@ -31,8 +31,8 @@ def merge_json(path: str, text: str | None, wanted: Wanted) -> Merged:
         return json.dumps(wanted, indent=2) + "\n", ()
     old = text or ""
     try:
-        document = json.loads(old)
-    except ValueError as error:
+        document = json.loads(old, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise SetupError(f"{path} is not JSON, nothing was changed: {error}") from None
     if not isinstance(document, dict):
         raise SetupError(f"{path} is not a JSON object, nothing was changed")
@@ -65,7 +65,7 @@ def merge_hosts(path: str, text: str | None, url: str, wanted: Wanted) -> Merged
         return mine, ()
     old = text or ""
     document = parse_toml(path, old).unwrap()
-    if url in (document.get("host") or {}):
+    if url in table_of(path, document, "host"):
         return merge_toml(path, old, {"host": {url: wanted}})
     first = _HOST_TABLE.search(old)
     before, after = (old[: first.start()], "\n" + old[first.start() :]) if first else (_ended(old) + "\n", "")
@@ -88,6 +88,30 @@ def parse_toml(path: str, text: str) -> tomlkit.TOMLDocument:
         raise SetupError(f"{path} is not TOML, nothing was changed: {error}") from None
 
 
+def table_of(path: str, document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The table that is there by these keys, one below the other; an empty one if there is none. Raises SetupError."""
+    found: Any = document
+    for depth, key in enumerate(keys, 1):
+        found = found.get(key, {})
+        if not isinstance(found, Mapping):
+            raise SetupError(f"{path}: {'.'.join(keys[:depth])} is not a table, nothing was changed")
+    return cast("Mapping[str, Any]", found)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a key stands twice: one of the values would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        raise ValueError(f"the key {json.dumps(twice)} is there twice")
+    return found
+
+
+def _no_constant(text: str) -> object:
+    """Raises ValueError: NaN and the like are Python's alone."""
+    raise ValueError(f"there is no {text} in JSON")
+
+
 def _merge(path: str, above: str, there: MutableMapping[str, Any], wanted: Wanted, conflicts: list[Conflict]) -> bool:
     """Whether anything had to change."""
     changed = False
@@ -104,7 +128,7 @@ def _merge(path: str, above: str, there: MutableMapping[str, Any], wanted: Wante
                 there[key].insert(0, item)
             changed |= bool(missing)
         elif there[key] != value or isinstance(there[key], bool) != isinstance(value, bool):
-            if there[key] != "":  # which is as good as nothing: what generated files say of what is not set
+            if there[key] not in ("", None):  # as good as nothing: what generated files say of what is not set
                 conflicts.append(Conflict(path, place, _unwrapped(there[key]), value))
             there[key] = _made(value, there)
             changed = True
