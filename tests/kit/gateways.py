@@ -16,6 +16,7 @@ from mxart.message import Request, Response
 from mxart.metrics import Metrics
 from mxart.proto.authority import Authority
 from mxart.proto.tls import TlsServer
+from mxart.proto.tunnel import mover
 from mxart.server.gateway import Gateway
 from mxart.server.metrics import families
 from mxart.server.tunnels import TunnelTable
@@ -155,6 +156,7 @@ async def running(
     connect_seconds: float = 10.0,
 ) -> AsyncIterator[Running]:
     """A gateway with a port for each role. At the end everything is cut, and no descriptor may be left."""
+    mover()  # its descriptor stays as long as trio runs
     before = open_files()
     handler = FakeHandler(answer)
     metrics = Metrics(families(["r"]), 1)

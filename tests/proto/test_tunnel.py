@@ -286,3 +286,25 @@ async def test_many_small_tunnels_at_once() -> None:
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(one, number)
+
+
+async def test_bulk_in_one_tunnel_and_the_end_of_another_hold_up_no_third() -> None:
+    """One task moves the bytes of all."""
+    async with tunnel() as busy, tunnel() as broken, tunnel() as t, trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            while True:
+                await busy.client.send(bytes(MEGABYTE))
+
+        nursery.start_soon(flood)
+        nursery.start_soon(read_all, busy.target, MEGABYTE)
+        for number in range(100):
+            if number == 50:
+                reset(broken.client)
+                await broken.ended.wait()
+            await send(t.client, b"%d" % number, end=False)
+            assert await t.target.recv(100) == b"%d" % number
+        assert busy.counts.up > MEGABYTE
+        nursery.cancel_scope.cancel()
+    assert broken.error is not None
+    assert (t.error, busy.error) == (None, None)

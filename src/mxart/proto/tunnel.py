@@ -1,10 +1,11 @@
 """Raw TCP from one socket to another, both ways, in the kernel.
 
-Theory of operation.  One task serves both directions.  A `_Flow` is one direction: a synchronous machine that moves
-bytes until the kernel says EAGAIN.  Between two rounds the task sleeps on an epoll descriptor of its own that holds
-both sockets; trio sees only that one.  Against two tasks in a nursery this costs less for a short connection, and it
-notices what they could not: a peer that resets while nobody reads from it, because epoll reports errors unasked.  The
-sockets are registered once, for edges (EPOLLET): a flow remembers what it was told until the kernel says EAGAIN.
+Theory of operation.  A `_Flow` is one direction: a synchronous machine that moves bytes until the kernel says EAGAIN.
+One task a run of trio, the `Mover`, waits on an epoll descriptor of its own for all tunnels at once, and lets the
+flows move; the task of a tunnel sleeps until the mover wakes it at the end.  So a tunnel costs no descriptor and one
+switch of tasks, and it is noticed what a task that reads could not: a peer that resets while nobody reads from it,
+because epoll reports errors unasked.  The sockets are registered once, for edges (EPOLLET): a flow remembers what it
+was told until the kernel says EAGAIN.
 
 A flow begins by copying through a small buffer, which is all that most connections ever need, and makes a pipe once
 there is bulk: then splice(2) moves pages from socket to pipe to socket, and no byte enters this process.  It takes in
@@ -32,14 +33,19 @@ from trio.socket import SocketType
 
 from mxart.errors import Disconnected
 
+Sock = socket.socket | SocketType
+"""A connected, non-blocking TCP socket."""
+
 _BULK = 1 << 17  # bytes in one direction after which a pipe pays off
 _BUFFER = 1 << 16  # bytes copied at a time before that
 _PIPE = 1 << 20  # bytes; what an unprivileged process may ask for (proc(5), pipe-max-size)
 _LEAST_PIPE = 1 << 16  # below this copying is faster
 _ROUND = 1 << 22  # bytes a flow may move before the other one gets its turn
-_HOLD_SECONDS = 0.002  # how long a tunnel may keep the loop while nothing makes it wait
+_HOLD_SECONDS = 0.002  # how long the tunnels may keep the loop while nothing makes them wait
+_AT_ONCE = 64  # sockets asked about together
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds: close(2) sends RST (socket(7), tcp(7))
-_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_READING = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_BOTH = _READING | select.EPOLLOUT
 _MOVE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
@@ -51,73 +57,164 @@ class TunnelCounts:
     down: int = 0
 
 
-async def splice(
-    client: SocketType, target: SocketType, idle_seconds: float, counts: TunnelCounts | None = None
-) -> TunnelCounts:
+async def splice(client: Sock, target: Sock, idle_seconds: float, counts: TunnelCounts | None = None) -> TunnelCounts:
     """Connect two TCP sockets until both directions have ended, and return how much went through.
 
     `counts` is kept up to date where it is given, so that it tells even after a failure.  Raises Disconnected when a
     side resets, or nothing moved either way for `idle_seconds`.  The sockets stay the caller's to close; after an
     error or cancellation both have been reset.
     """
-    counts = TunnelCounts() if counts is None else counts
-    up = _Flow(("the client", "the target"), client, target)
-    down = _Flow(("the target", "the client"), target, client)
-    watch = select.epoll()
+    tunnel = _Tunnel(client, target, idle_seconds, TunnelCounts() if counts is None else counts)
     try:
         for side in (client, target):
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with trio.CancelScope(deadline=trio.current_time() + idle_seconds) as scope:
-            await _run(watch, up, down, counts, scope, idle_seconds)
-        if scope.cancelled_caught:
+        with trio.CancelScope(deadline=trio.current_time() + idle_seconds) as tunnel.scope:
+            await mover().carry(tunnel)
+        if tunnel.scope.cancelled_caught:
             raise Disconnected(f"nothing moved through the tunnel for {idle_seconds:g} s")
     except BaseException:
         _reset(client)
         _reset(target)
         raise
     finally:
-        counts.up, counts.down = up.moved, down.moved
-        watch.close()
-        up.close()
-        down.close()
-    return counts
+        tunnel.close()
+    return tunnel.counts
 
 
-async def _run(
-    watch: select.epoll, up: _Flow, down: _Flow, counts: TunnelCounts, scope: trio.CancelScope, idle_seconds: float
-) -> None:
-    client, target = up.source, down.source
-    client_fd = client.fileno()
-    watch.register(client_fd, _EDGES)
-    watch.register(target.fileno(), _EDGES)
-    since = perf_counter()
-    armed = -math.inf
-    while True:
-        for descriptor, events in watch.poll(0):
-            incoming, outgoing = (up, down) if descriptor == client_fd else (down, up)
-            if events & select.EPOLLERR:
-                incoming.check()
-            if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP):
-                incoming.readable = True
-            if events & (select.EPOLLRDHUP | select.EPOLLHUP):
-                incoming.ending = True
-            if events & select.EPOLLOUT:
-                outgoing.writable = True
-        unfinished = up.move() | down.move()
-        counts.up, counts.down = up.moved, down.moved
-        if up.done and down.done:
-            return
-        if not unfinished:
-            # Moving a deadline is dear for what happens so often: now and then is enough, if it is not early.
-            now = trio.current_time()
-            if now > armed + idle_seconds / 16:
-                armed = now
-                scope.deadline = now + idle_seconds * 17 / 16
-            await trio.lowlevel.wait_readable(watch.fileno())
-            since = perf_counter()
-        elif perf_counter() - since > _HOLD_SECONDS:
-            await trio.lowlevel.checkpoint()
-            since = perf_counter()
+class _Tunnel:
+    """Both directions, and the task that waits for their end."""
+
+    __slots__ = ("_armed", "_idle_seconds", "client", "counts", "down", "error", "scope", "target", "task", "up")
+
+    def __init__(self, client: Sock, target: Sock, idle_seconds: float, counts: TunnelCounts) -> None:
+        self.client, self.target = client.fileno(), target.fileno()
+        self.up = _Flow(("the client", "the target"), client, target)
+        self.down = _Flow(("the target", "the client"), target, client)
+        self.scope: trio.CancelScope | None = None
+        self.task: trio.lowlevel.Task | None = None  # None: there is nobody to wake
+        self.error: Exception | None = None  # what it is to raise
+        self.counts = counts
+        self._idle_seconds = idle_seconds
+        self._armed = -math.inf
+
+    @property
+    def done(self) -> bool:
+        return self.up.done and self.down.done
+
+    def heed(self, descriptor: int, events: int) -> None:
+        """Take note of what epoll tells about a socket."""
+        incoming, outgoing = (self.up, self.down) if descriptor == self.client else (self.down, self.up)
+        if events & select.EPOLLERR:
+            incoming.broken = True
+        if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP):
+            incoming.readable = True
+        if events & (select.EPOLLRDHUP | select.EPOLLHUP):
+            incoming.ending = True
+        if events & select.EPOLLOUT:
+            outgoing.writable = True
+
+    def move(self) -> bool:
+        """Move what can be moved without waiting. True if there may be more. Raises Disconnected."""
+        up, down = self.up, self.down
+        try:
+            unfinished = up.move() | down.move()
+        finally:
+            self.counts.up, self.counts.down = up.moved, down.moved
+        # Moving a deadline is dear for what happens so often: now and then is enough, if it is not early.
+        now = trio.current_time()
+        if self.scope is not None and now > self._armed + self._idle_seconds / 16:
+            self._armed = now
+            self.scope.deadline = now + self._idle_seconds * 17 / 16
+        return unfinished
+
+    def close(self) -> None:
+        self.up.close()
+        self.down.close()
+
+
+class Mover:
+    """Moves the bytes of all tunnels of one run of trio."""
+
+    def __init__(self) -> None:
+        self._watch = select.epoll()
+        self._tunnels: dict[int, _Tunnel] = {}  # by either socket
+
+    async def carry(self, tunnel: _Tunnel) -> None:
+        """Wait until a tunnel has ended. Raises Disconnected."""
+        tunnel.up.readable = True  # most clients have spoken by now: their words go without a wake-up
+        tunnel.move()
+        tunnel.task = trio.lowlevel.current_task()
+        sides = ((tunnel.client, tunnel.down), (tunnel.target, tunnel.up))
+        try:
+            for descriptor, outgoing in sides:
+                self._tunnels[descriptor] = tunnel
+                # It tells what has come since, too.
+                self._watch.register(descriptor, _READING if outgoing.writable else _BOTH)
+                outgoing.watch = self._watch
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                tunnel.task = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            if tunnel.error is not None:
+                raise tunnel.error
+        finally:
+            for descriptor, _ in sides:
+                if self._tunnels.pop(descriptor, None) is not None:
+                    with suppress(OSError):
+                        self._watch.unregister(descriptor)
+
+    async def run(self) -> None:
+        """Until the end of all."""
+        with self._watch:
+            pending: dict[_Tunnel, None] = {}
+            since = 0.0
+            while True:
+                if not pending:
+                    await trio.lowlevel.wait_readable(self._watch.fileno())
+                    since = perf_counter()
+                for descriptor, events in self._watch.poll(0, _AT_ONCE):
+                    told = self._tunnels.get(descriptor)
+                    if told is not None:
+                        told.heed(descriptor, events)
+                        pending[told] = None
+                for tunnel in tuple(pending):
+                    if not self._step(tunnel):
+                        del pending[tunnel]
+                    if perf_counter() - since > _HOLD_SECONDS:
+                        await trio.lowlevel.checkpoint()
+                        since = perf_counter()
+
+    def _step(self, tunnel: _Tunnel) -> bool:
+        """Whether it has more to do."""
+        task = tunnel.task
+        if task is None:
+            return False
+        try:
+            if tunnel.move():
+                return True
+            if not tunnel.done:
+                return False
+        except Exception as error:  # noqa: BLE001  # its own task raises it
+            tunnel.error = error
+        tunnel.task = None
+        trio.lowlevel.reschedule(task)
+        return False
+
+
+_movers: trio.lowlevel.RunVar[Mover] = trio.lowlevel.RunVar("tunnels")
+
+
+def mover() -> Mover:
+    """The one of this run of trio, with its descriptor; the first tunnel starts it, and it stays to the end."""
+    try:
+        return _movers.get()
+    except LookupError:
+        made = Mover()
+        _movers.set(made)
+        trio.lowlevel.spawn_system_task(made.run, name="tunnels")
+        return made
 
 
 class _Flow:
@@ -131,23 +228,27 @@ class _Flow:
         "_piped",
         "_pipes",
         "_sink",
+        "_source",
         "_to",
         "_way",
+        "broken",
         "done",
         "ending",
         "moved",
         "readable",
-        "source",
+        "watch",
         "writable",
     )
 
-    def __init__(self, way: tuple[str, str], source: SocketType, sink: SocketType) -> None:
-        self.source = source
+    def __init__(self, way: tuple[str, str], source: Sock, sink: Sock) -> None:
+        self._source = source
         self._sink = sink
         self._way = way  # names of source and sink, for errors
         self._from, self._to = source.fileno(), sink.fileno()
         self.readable = False  # as far as is known: reading, or writing, is worth a try
         self.writable = True
+        self.broken = False  # epoll says so of the source
+        self.watch: select.epoll | None = None  # that has the sink, and must be asked to tell of room there
         self.ending = False  # FIN has arrived, behind what is still to be read
         self._buffer: memoryview | None = None  # taken in by copying, not yet out
         self._pipes = True  # as long as no pipe was refused
@@ -162,6 +263,8 @@ class _Flow:
 
         Raises Disconnected.
         """
+        if self.broken:
+            self._check()
         limit = self.moved + _ROUND
         while not self.done:
             if self._piped or self._buffer is not None:
@@ -210,14 +313,18 @@ class _Flow:
                 self._piped -= count
         except BlockingIOError:
             self.writable = False
+            if self.watch is not None:
+                self.watch.modify(self._to, _BOTH)
+                self.watch = None
         except OSError as error:
             raise Disconnected(f"{self._way[1]} broke the connection: {error.strerror}") from None
         else:
             self.moved += count
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raises Disconnected if the source's connection is broken, whatever the flow is waiting for."""
-        number = self.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self.broken = False
+        number = self._source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise Disconnected(f"{self._way[0]} broke the connection: {os.strerror(number)}")
 
@@ -244,7 +351,7 @@ def _new_pipe() -> tuple[int, int] | None:
     return ends
 
 
-def _reset(sock: SocketType) -> None:
+def _reset(sock: Sock) -> None:
     """Close with RST. Idempotent."""
     if sock.fileno() >= 0:
         with suppress(OSError):
