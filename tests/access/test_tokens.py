@@ -194,3 +194,31 @@ def test_what_is_remembered_is_bounded() -> None:
     for _ in range(600):
         assert tokens.recognise("Bearer " + tokens.mint("", "s", ()).text) is not None
     assert len(tokens._known) <= 512
+
+
+def _part(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+DEEP = b'{"a":' + b"[" * 20000 + b"]" * 20000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("head", "payload"), [(DEEP, b"{}"), (b"{}", DEEP), (DEEP, b'{"iss":"mxart-test"}'), (b"[" * 40000, b"[" * 40000)]
+)
+def test_brackets_without_end_are_no_token_of_ours(head: bytes, payload: bytes) -> None:
+    tokens = Tokens(Keys.ephemeral(), REALM, clock=Clock())
+    text = f"Bearer {_part(head)}.{_part(payload)}.AAAA"
+    if b"iss" in payload:
+        with pytest.raises(Unauthorized):
+            tokens.recognise(text)
+    else:
+        assert tokens.recognise(text) is None
+
+
+@pytest.mark.parametrize("crit", [5, True, {"a": 1}, [1], [["b64"]], None, "b64"])
+def test_a_head_with_our_key_and_fields_of_a_wrong_type_is_refused_as_any_forgery(crit: object) -> None:
+    keys = Keys.ephemeral()
+    head = json.dumps({"alg": "ES256", "kid": keys.signing_id, "crit": crit}).encode()
+    with pytest.raises(Unauthorized, match="signature is wrong"):
+        Tokens(keys, REALM, clock=Clock()).recognise(f"Bearer {_part(head)}.{_part(b'{}')}.{'A' * 86}")

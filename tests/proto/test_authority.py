@@ -20,7 +20,7 @@ from mxart.claims import Scope
 from mxart.config import CertificateFiles
 from mxart.errors import ConfigError
 from mxart.proto import authority as authority_module
-from mxart.proto.authority import Authority, key_pem, write_atomically
+from mxart.proto.authority import Authority, AuthorityExpired, key_pem, write_atomically
 from mxart.proto.certificates import Contexts
 from mxart.proto.tls import TlsServer
 
@@ -215,6 +215,28 @@ def test_contexts_are_kept_per_name_renewed_in_time_and_bounded() -> None:
     assert contexts.find("a.test", "127.0.0.1") is renewed
     contexts.find("c.test", "127.0.0.1")  # b.test was used longest ago
     assert contexts.find("a.test", "127.0.0.1") is renewed
+
+
+def test_what_was_minted_by_a_clock_that_was_ahead_is_minted_again_when_it_is_set_right() -> None:
+    clock = Clock()
+    contexts = Contexts(Authority.ephemeral(), lambda name: True, clock=clock)
+    clock.now += timedelta(days=1)
+    ahead = contexts.find("a.test", "127.0.0.1")
+    clock.now -= timedelta(minutes=20)  # less than clients are allowed to be behind
+    assert contexts.find("a.test", "127.0.0.1") is ahead
+    clock.now -= timedelta(hours=23)
+    assert contexts.find("a.test", "127.0.0.1") is not ahead
+
+
+def test_a_clock_from_before_the_ca_is_told_of_and_no_crash() -> None:
+    """A machine without a battery starts in its past until it has asked for the time."""
+    clock = Clock()
+    contexts = Contexts(Authority.ephemeral(), lambda name: True, clock=clock)
+    clock.now -= timedelta(days=400)
+    with pytest.raises(AuthorityExpired, match="before the CA was made"):
+        contexts.find("a.test", "127.0.0.1")
+    clock.now += timedelta(days=400)
+    assert contexts.find("a.test", "127.0.0.1") is not None
 
 
 async def test_an_open_connection_goes_on_while_new_ones_get_a_renewed_certificate() -> None:

@@ -131,7 +131,8 @@ class Tokens:
         try:
             token = jwt.decode(text, key, algorithms=[_ALGORITHM])
             claims = msgspec.convert(token.claims, _Claims)
-        except (JoseError, msgspec.ValidationError, ValueError):
+        except (JoseError, msgspec.ValidationError, ValueError, TypeError, RecursionError):
+            # The last two: a stranger's head is read before its signature, and joserfc expects JSON of the usual types.
             raise self._refusal("the token's signature is wrong, or it was changed") from None
         if claims.iss != self._keys.issuer or claims.nbf > self._clock() + _SKEW:
             raise self._refusal("the token is not for use here, or not yet")
@@ -151,5 +152,5 @@ def _peek(part: str, nothing: _T) -> _T:
     try:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         return msgspec.json.decode(data, type=type(nothing))
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         return nothing

@@ -52,7 +52,7 @@ IssuerKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class AuthorityExpired(MxartError):
-    """The CA's time is over: nothing can be issued."""
+    """The CA's time is over, or by our clock has not come yet: nothing can be issued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,8 @@ class Authority:
         not_after = min(start + _LEAF_LIFE, self.not_after)
         if not_after <= start:
             raise AuthorityExpired(f"the CA {self.certificate.subject.rfc4514_string()} has expired")
+        if not_after <= self.certificate.not_valid_before_utc:
+            raise AuthorityExpired(f"by this machine's clock it is {start:%Y-%m-%d}, long before the CA was made")
         key = ec.generate_private_key(ec.SECP256R1())
         leaf = (
             x509.CertificateBuilder()

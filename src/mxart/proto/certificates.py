@@ -30,6 +30,8 @@ PROTOCOLS = (b"h2", b"http/1.1", b"http/1.0")
 """What ALPN may agree on, best first. HTTP/1.0 has a name of its own there, and is served like HTTP/1.1."""
 
 _RENEW_BEFORE = timedelta(days=2)
+# Minted while the clock was wrong, and to others not yet valid: certificates are backdated by an hour.
+_CLOCK_BACK = timedelta(minutes=30)
 _MAX_CONTEXTS = 512
 # HTTP/2 forbids all older suites (RFC 9113 section 9.2.2), and whoever speaks TLS 1.2 today has one of these.
 _TLS12_CIPHERS = b"ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -129,7 +131,7 @@ class Contexts:
     def _mint(self, key: str, names: tuple[str, ...]) -> SSL.Context:
         now = self._clock()
         minted = self._minted.get(key)
-        if minted is not None and now < minted.renew_at:
+        if minted is not None and minted.made_at <= now + _CLOCK_BACK and now < minted.renew_at:
             self._minted.move_to_end(key)
             return minted.context
         issued = self._authority.issue(names, now=now)
@@ -137,7 +139,7 @@ class Contexts:
         _install(context, issued.chain, issued.key)
         # A CA near its end makes shorter ones: they too are used for most of their life.
         spare = min(_RENEW_BEFORE, (issued.not_after - now) / 3)
-        self._minted[key] = _Minted(context, issued.not_after - spare)
+        self._minted[key] = _Minted(context, now, issued.not_after - spare)
         self._minted.move_to_end(key)
         while len(self._minted) > self._max:
             self._minted.popitem(last=False)
@@ -147,6 +149,7 @@ class Contexts:
 @dataclass(frozen=True, slots=True)
 class _Minted:
     context: SSL.Context
+    made_at: datetime
     renew_at: datetime
 
 
