@@ -36,7 +36,8 @@ def test_a_listener_is_where_it_is_bound(bound: tuple[str, int], address: str, p
 
 
 def test_an_address_of_this_machine_is_known_whatever_listens_there() -> None:
-    assert OwnAddresses().is_here("127.0.0.1")
+    for address in ("127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:127.0.0.1"):  # translated, too
+        assert OwnAddresses().is_here(address)
     assert not OwnAddresses().is_here("192.0.2.1")
 
 
@@ -79,7 +80,7 @@ V6 = struct.pack("!HHI16sI", socket.AF_INET6, 443, 0, socket.inet_pton(socket.AF
         (Redirected(socket.AF_INET6, "2001:db8::7", {}), ("2001:db8::7", 8443)),
         (Redirected(socket.AF_INET6, "::ffff:192.0.2.7", {}), ("192.0.2.7", 8443)),
         (Redirected(socket.AF_INET, "127.0.0.1", {}), None),
-        (Redirected(socket.AF_INET6, "fe80::1%lo", {}), ("fe80::1", 8443)),
+        (Redirected(socket.AF_INET6, "fe80::1%lo", {}), None),  # the link's own, whatever its zone
     ],
 )
 def test_where_a_connection_was_bound_for(sock: Redirected, expected: tuple[str, int] | None) -> None:

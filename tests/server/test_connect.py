@@ -287,6 +287,31 @@ async def test_a_refusal_says_what_is_allowed_and_is_counted() -> None:
         assert any("403" in note for note in request.trace.notes)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        connect("evil.test:443"),
+        connect("db.test:443"),
+        b"GET http://evil.test/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    ],
+)
+async def test_a_stranger_learns_nothing_of_what_is_inside(data: bytes) -> None:
+    """His address is one of the Internet: a load balancer says so."""
+    tunnels = [Tunnel(sni=("db.test",), to="127.0.0.1:1"), Tunnel(networks=("10.0.0.0/8",))]
+    inside = ("a.test", "10.0.0.0", "127.0.0.1")
+    async with running(Role(proxy_protocol=True), names=["a.test"], tunnels=tunnels) as server:
+        answers = []
+        for source in ("10.0.0.7", "8.8.8.8"):
+            client = await server.connect()
+            with client.sock:
+                await client.send(f"PROXY TCP4 {source} 192.0.2.1 5000 80\r\n".encode() + data)
+                answers.append(await ended(client))
+        own, stranger = (answer.decode() for answer in answers)
+        assert own[:12] == stranger[:12]
+        assert any(word in own for word in inside)
+        assert not any(word in stranger for word in inside)
+
+
 # --- URLs -----------------------------------------------------------------------------------------------
 
 

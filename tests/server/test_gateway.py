@@ -17,6 +17,7 @@ from kit.wire import Client, text
 from mxart.config import Limits, Tunnel
 from mxart.listeners import Role
 from mxart.message import Request, Response
+from mxart.proto.client_hello import DECODE_ERROR, PROTOCOL_VERSION, UNEXPECTED_MESSAGE, plain_alert
 from mxart.server import metrics as series
 
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -111,13 +112,32 @@ async def test_http2_in_clear_text_on_a_tls_port_is_refused_with_an_answer() -> 
 
 
 @pytest.mark.parametrize("role", [PLAIN, TLS])
-@pytest.mark.parametrize("data", [b"\0\0\0\0", b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\0\x02\xff\xff", b"\r\n" * 30])
+@pytest.mark.parametrize("data", [b"\0\0\0\0", b"SSH-2.0-OpenSSH_9.2\r\n", b"\r\n" * 30])
 async def test_anything_else_is_closed(role: Role, data: bytes) -> None:
     async with running(role) as server:
         client = await server.connect()
         with client.sock:
             await client.send(data)
             assert await ended(client) == b""
+        assert server.number(series.REFUSED) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "alert"),
+    [
+        (b"\x16\x03\x01\0\x02\xff\xff", UNEXPECTED_MESSAGE),
+        (b"\x16\x02\x00\0\x02\x01\0", PROTOCOL_VERSION),
+        (b"\x16\x03\x01\0\x06\x01\0\0\x02\x03\x03", DECODE_ERROR),
+    ],
+)
+@pytest.mark.parametrize("role", [PLAIN, TLS])
+async def test_a_hello_that_is_none_gets_the_alert_that_says_why(role: Role, data: bytes, alert: int) -> None:
+    async with running(role) as server:
+        client = await server.connect()
+        with client.sock:
+            await client.send(data)
+            assert await ended(client) == plain_alert(alert)
+        await server.lines.wait_for("closed: ")
         assert server.number(series.REFUSED) == 1
 
 

@@ -11,9 +11,8 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from trio.socket import SocketType
-
 from mxart.upstream.dial import is_local
+from mxart.upstream.zones import plain_ip
 
 Address = tuple[str, int]
 
@@ -45,23 +44,26 @@ class OwnAddresses:
         return everywhere and is_local(ipaddress.ip_address(address))
 
     def is_here(self, address: str) -> bool:
-        return is_local(ipaddress.ip_address(address))
+        return is_local(plain_ip(address))
 
     def has_port(self, port: int) -> bool:
         return port in self._ports
 
 
-def original_destination(sock: SocketType) -> Address | None:
+def original_destination(sock: socket.socket) -> Address | None:
     """Where a connection that was accepted here was bound for; None if that is this machine itself."""
     try:
         local = sock.getsockname()
     except OSError:
         return None
     found = _redirected(sock) or (plain(local[0].partition("%")[0]), local[1])
-    return None if is_local(ipaddress.ip_address(found[0])) else found
+    address = ipaddress.ip_address(found[0])
+    # A link-local destination is never routed (RFC 4291 section 2.5.6): whoever came by one came to us. Without its
+    # zone, `is_local` could not tell.
+    return None if (address.version == 6 and address.is_link_local) or is_local(address) else found
 
 
-def _redirected(sock: SocketType) -> Address | None:
+def _redirected(sock: socket.socket) -> Address | None:
     """What netfilter remembers; None if it has nothing to do with this connection."""
     try:
         if sock.family == socket.AF_INET6 and not plain(sock.getsockname()[0]).count("."):

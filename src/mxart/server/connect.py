@@ -31,6 +31,7 @@ from mxart.server.handler import plain_problem
 from mxart.server.passage import Door, Pass, Passage, Refuse, Serve, inside
 from mxart.server.tunnelling import OpenTunnel, Tunnelling, Wish
 from mxart.takeover import Duplex, Takeover
+from mxart.upstream.zones import Zone, zone_of
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Front:
             if slots is not None:
                 slots.release()
             if isinstance(error, Problem):
-                return _said(error, request)
+                return _said(for_whom(error, request.peer), request)
             raise
 
     async def _grant(self, way: Serve | Pass, request: Request, slot: _Slot) -> Takeover:
@@ -136,7 +137,24 @@ class Front:
 
     def _refuse(self, refusal: Refuse, request: Request) -> Response:
         self._metrics.add(series.REFUSED)
-        return _said(BadRequest(refusal.reason) if refusal.status == 400 else Forbidden(refusal.reason), request)
+        reason = refusal.reason
+        if refusal.allowed and not _is_stranger(request.peer):
+            reason += f": {refusal.allowed}"
+        return _said(BadRequest(reason) if refusal.status == 400 else Forbidden(reason), request)
+
+
+def _is_stranger(peer: Peer) -> bool:
+    return zone_of(peer.address) is Zone.PUBLIC
+
+
+def for_whom(problem: Problem, peer: Peer) -> Problem:
+    """Why there is no tunnel, as its client may know it: where it leads to, and what is there, is for those inside.
+
+    The tunnel's own line in the log has all of it.
+    """
+    if not _is_stranger(peer):
+        return problem
+    return type(problem)("there is no way through this tunnel now", retry_after=problem.retry_after)
 
 
 def _said(problem: Problem, request: Request) -> Response:

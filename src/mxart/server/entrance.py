@@ -43,7 +43,7 @@ from mxart.proto.transport import Transport
 from mxart.proto.tunnel import TunnelCounts, splice
 from mxart.server import metrics as series
 from mxart.server.addresses import original_destination, plain
-from mxart.server.connect import Front, Saying, ToHttps
+from mxart.server.connect import Front, Saying, ToHttps, for_whom
 from mxart.server.passage import Door, Pass, Passage, Refuse, Serve, TellPlain, Terminate, inside, split_authority
 from mxart.server.tunnelling import Tunnelling, Wish
 from mxart.server.tunnels import target_of
@@ -138,6 +138,9 @@ class Entrance:
             refusal = self._passage.fallback(door, str(error))
             if door.original is not None and isinstance(refusal, Refuse):
                 raise Forbidden(refusal.reason) from None
+            raise
+        except BadClientHello as error:
+            await self._last_word(sock, peer, plain_alert(error.alert))
             raise
         match found:
             case TlsHello(hello):
@@ -256,7 +259,7 @@ class Entrance:
             try:
                 tunnel = await self._tunnelling.open(peer, Wish(way.target, way.by, way.name))
             except Problem as problem:
-                await self._say(sock, peer, problem)
+                await self._say(sock, peer, for_whom(problem, peer))
             else:
                 await tunnel.carry(partial(self._answer_and_splice, sock, head))
 

@@ -76,11 +76,15 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Nothing. `status` and `reason` for who speaks HTTP; an alert (RFC 8446 section 6) for who speaks TLS."""
+    """Nothing. `status` and `reason` for who speaks HTTP; an alert (RFC 8446 section 6) for who speaks TLS.
+
+    `allowed` is what would not be refused: a help for this network's own, and no strangers' business.
+    """
 
     reason: str
     status: int = 403
     alert: int = UNRECOGNIZED_NAME
+    allowed: str = ""
 
 
 class Own(Protocol):
@@ -162,7 +166,7 @@ class Passage:
             return Refuse(f"CONNECT {_shown(host, port)}: an address of this server itself is for no tunnel")
         if target is not None:
             return Pass(target, "connect", host)
-        return Refuse(f"CONNECT {_shown(host, port)} is not allowed here: {self._allowed()}")
+        return Refuse(f"CONNECT {_shown(host, port)} is not allowed here", allowed=self._allowed())
 
     def absolute(self, authority: str, *, tls: bool) -> Refuse | None:
         """A request whose target is a URL with this authority, `tls`: https. None: it is for us."""
@@ -175,7 +179,7 @@ class Passage:
         target = self._tunnels.exact(host) or self._tunnels.wildcard(host) or self._tunnels.address(host, port)
         if target is not None:
             return Refuse(f"{_shown(host, port)} is passed on only as raw TCP: use CONNECT")
-        return Refuse(f"{_shown(host, port)} is not served here: {self._allowed()}")
+        return Refuse(f"{_shown(host, port)} is not served here", allowed=self._allowed())
 
     def _is_ours(self, host: str, port: int) -> bool:
         if host in self._names:
