@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience, Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin
-from mxart.upstream.wires import PlainWire
+from mxart.upstream.wires import PlainWire, TlsWire
 
 BLOB = random.Random(11).randbytes(2_000_003)
 HERE = Origin("http", "a.example", 80)
@@ -324,3 +326,28 @@ async def test_a_cancelled_download_lets_go_of_its_connection() -> None:
             await download(up)
         assert scope.cancelled_caught
         await up.until(lambda: up.open_connections == 0)
+
+
+async def test_what_is_behind_a_body_within_a_tls_record_is_no_answer_to_the_next_question(
+    authority: tuple[trustme.CA, ClientTls],
+) -> None:
+    """OpenSSL has decrypted the record whole: neither the socket nor our buffer knows of the surplus."""
+    ca, tls = authority
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("a.example").configure_cert(server)
+    near, plain = socket.socketpair()
+    near.setblocking(False)
+    wire = TlsWire(PlainWire(trio.socket.from_stdlib_socket(near)), tls.files, "a.example")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wire.handshake)
+        far = await trio.to_thread.run_sync(partial(server.wrap_socket, plain, server_side=True))
+    connection = Http1Connection(wire, HERE)
+    far.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\na")
+    await connection.ask("GET", "/x", (), b"")
+    assert await connection.receive() == b"a"
+    far.sendall(b"bcdeHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+    assert await taken(connection, 1.0) == b"bcde"
+    assert await connection.receive() == b""
+    assert connection.stale
+    connection.close()
+    far.close()

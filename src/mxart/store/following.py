@@ -48,6 +48,8 @@ async def follow(download: Download, paths: StorePaths) -> bool | None:
         named = os.fstat(fd)  # before the notes: what they say then is at least as new
         notes = download.notes
         notes.read()
+        if notes.verified:
+            named = os.fstat(fd)  # once more: all of it was there before this was said, but maybe not before our look
         if notes.headers is not None and not download.begun:
             download.begin(notes.total, notes.headers)
         file.advance(named.st_size)

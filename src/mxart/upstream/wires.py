@@ -177,7 +177,8 @@ class TlsWire:
         await self._flush()
 
     def is_readable(self) -> bool:
-        return bool(self._in.pending) or self._wire.is_readable()
+        # A body that was read to its last byte may leave the rest of a record inside OpenSSL.
+        return bool(self._tls.pending() or self._in.pending) or self._wire.is_readable()
 
     def close(self) -> None:
         # Without close_notify: nothing that we sent depends on it, and it must not wait.
