@@ -308,7 +308,7 @@ async def test_what_follows_a_proxys_answer_belongs_to_the_tunnel(kind: str) -> 
     async with connect_proxy() if kind == "http" else socks5_proxy() as proxy, fake_upstream() as up:
         proxy.greeting = b"220 hello"
         dialer = Dialer(Upstreams(proxy=f"{kind}://127.0.0.1:{proxy.port}"))
-        sock = await dialer.connect_tcp("127.0.0.1", up.port, explicit=True)
+        sock = trio.socket.from_stdlib_socket(await dialer.connect_tcp("127.0.0.1", up.port, explicit=True))
         assert await sock.recv(100) == b"220 hello"
         sock.close()
 

@@ -124,7 +124,7 @@ async def test_a_tunnel_goes_through_every_nesting_and_a_host_may_have_its_own(
             proxy="http://127.0.0.1:1", proxy_for={f"*.{label(chain)}.far.test": running.proxy(chain)}
         )
         with trio.fail_after(20):
-            sock = await Dialer(upstreams).connect_tcp(host(chain), up.port)
+            sock = trio.socket.from_stdlib_socket(await Dialer(upstreams).connect_tcp(host(chain), up.port))
             stream = trio.SSLStream(trio.SocketStream(sock), context, server_hostname=host(chain))
             await stream.send_all(f"GET / HTTP/1.1\r\nHost: {host(chain)}\r\n\r\n".encode())
             answer = b""

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0  # how long the engines wait for a client's own end
 
-StartOver = Callable[[SocketType, Peer, Door], Awaitable[None]]
+StartOver = Callable[[socket.socket, Peer, Door], Awaitable[None]]
 
 
 class Front:
@@ -197,8 +197,8 @@ class _Tunnelled(Takeover):
         if error is not None:
             raise error
 
-    async def _carry(self, duplex: Duplex, target: SocketType, counts: TunnelCounts) -> None:
-        await bridge(duplex, target, self._idle_seconds, counts)
+    async def _carry(self, duplex: Duplex, target: socket.socket, counts: TunnelCounts) -> None:
+        await bridge(duplex, trio.socket.from_stdlib_socket(target), self._idle_seconds, counts)
 
     @property
     def sent(self) -> int:
@@ -243,7 +243,7 @@ class _Served(Takeover):
     def close(self) -> None:
         self._slot.release()
 
-    async def _serve(self, sock: SocketType) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         with sock:
             try:
                 await self._start_over(sock, self._peer, self._door)
@@ -257,7 +257,7 @@ class _Served(Takeover):
         return self._counts.down
 
 
-def _pair() -> tuple[SocketType, SocketType]:
+def _pair() -> tuple[SocketType, socket.socket]:
     """Both ends of a TCP connection over the loopback. Nothing waits: the kernel connects it in place."""
     with socket.socket() as listener, socket.socket() as near:
         listener.bind(("127.0.0.1", 0))
@@ -273,7 +273,7 @@ def _pair() -> tuple[SocketType, SocketType]:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return (
             trio.socket.from_stdlib_socket(socket.socket(fileno=near.detach())),
-            trio.socket.from_stdlib_socket(far),
+            far,
         )
 
 

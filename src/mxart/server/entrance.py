@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 from dataclasses import replace
 from functools import partial
 
 import trio
-from trio.socket import SocketType
 
 from mxart.config import Limits
 from mxart.errors import Disconnected, Forbidden, Problem
@@ -91,6 +91,7 @@ class Entrance:
         self._front = Front(handler, passage, tunnelling, metrics, self.start_over, limits.tunnel_idle_seconds, slots)
         self._inner_front = self._front.inside()
         self._doors: dict[Role, Door] = {}
+        self._wishes: dict[str, Wish] = {}  # of ports of a tunnel
         self._http1 = Http1Limits(
             header_bytes=limits.header_bytes,
             body_bytes=limits.max_body,
@@ -104,21 +105,28 @@ class Entrance:
             progress_seconds=limits.progress_seconds,
         )
 
+    def redirected(self) -> None:
+        """Connections may come that a firewall's rule has sent here: circles are to be found by their ends, too."""
+        self._tunnelling.redirected = True
+
     def drain(self) -> None:
         """Give those who have not said yet what they want a last moment to do so."""
         until = trio.current_time() + _LAST_WORDS
         for scope in self._silent:
             scope.deadline = min(scope.deadline, until)
 
-    async def serve(self, sock: SocketType, peer: Peer, role: Role) -> None:
+    async def serve(self, sock: socket.socket, peer: Peer, role: Role) -> None:
         """Serve a connection that was just accepted. The caller closes `sock`, whatever comes.
 
         Raises Disconnected, and other MxartErrors, for what deserves a line in the log.
         """
-        deadline = trio.current_time() + self._limits.handshake_seconds
         if role.tunnel_to:
-            await self._pass(sock, peer, Wish(target_of(role.tunnel_to), "port"))
+            wish = self._wishes.get(role.tunnel_to)
+            if wish is None:
+                wish = self._wishes[role.tunnel_to] = Wish(target_of(role.tunnel_to), "port")
+            await self._pass(sock, peer, wish)
             return
+        deadline = trio.current_time() + self._limits.handshake_seconds
         door = self._doors.get(role)
         if door is None:
             door = Door(tls=role.tls or role.transparent, plain=not role.tls)
@@ -127,11 +135,13 @@ class Entrance:
             door = replace(door, original=original)
         await self._enter(sock, peer, door, deadline, proxied=role.proxy_protocol)
 
-    async def start_over(self, sock: SocketType, peer: Peer, door: Door) -> None:
+    async def start_over(self, sock: socket.socket, peer: Peer, door: Door) -> None:
         """Serve what comes on a connection behind a CONNECT; otherwise as `serve`."""
         await self._enter(sock, peer, door, trio.current_time() + self._limits.handshake_seconds)
 
-    async def _enter(self, sock: SocketType, peer: Peer, door: Door, deadline: float, *, proxied: bool = False) -> None:
+    async def _enter(
+        self, sock: socket.socket, peer: Peer, door: Door, deadline: float, *, proxied: bool = False
+    ) -> None:
         try:
             peer, found, head = await self._look(sock, peer, door, deadline, proxied=proxied)
         except Disconnected as error:
@@ -157,7 +167,7 @@ class Entrance:
     # The first bytes
 
     async def _look(
-        self, sock: SocketType, peer: Peer, door: Door, deadline: float, *, proxied: bool
+        self, sock: socket.socket, peer: Peer, door: Door, deadline: float, *, proxied: bool
     ) -> tuple[Peer, Sniffed, FirstHead | None]:
         """Who it is, what he speaks, and the head of his first request where that decides. Raises Disconnected."""
         head: FirstHead | None = None
@@ -176,7 +186,7 @@ class Entrance:
             raise Disconnected("the client said too little for too long")
         return peer, found, head
 
-    async def _first_bytes(self, sock: SocketType, door: Door, deadline: float) -> Sniffed:
+    async def _first_bytes(self, sock: socket.socket, door: Door, deadline: float) -> Sniffed:
         if door.original is None or not isinstance(self._passage.fallback(door, ""), Pass):
             return await self._sniff(sock, deadline)
         # There is somewhere else to go with what is not understood here.
@@ -191,10 +201,10 @@ class Entrance:
                 pass
         return Unknown()
 
-    async def _sniff(self, sock: SocketType, deadline: float) -> Sniffed:
+    async def _sniff(self, sock: socket.socket, deadline: float) -> Sniffed:
         return await peek_until(sock, sniff, deadline=deadline, max_bytes=SNIFF_BYTES, missing=sniff_missing)
 
-    async def _first_head(self, sock: SocketType, deadline: float) -> FirstHead | None:
+    async def _first_head(self, sock: socket.socket, deadline: float) -> FirstHead | None:
         """None if it is none: the engine that serves the connection will say so."""
         limit = self._limits.header_bytes
         try:
@@ -206,7 +216,7 @@ class Entrance:
 
     # What was judged
 
-    async def _hello(self, sock: SocketType, peer: Peer, hello: ClientHello, door: Door, deadline: float) -> None:
+    async def _hello(self, sock: socket.socket, peer: Peer, hello: ClientHello, door: Door, deadline: float) -> None:
         match self._passage.hello(hello, door):
             case Pass(target, by, name):
                 await self._pass(sock, peer, Wish(target, by, name, hello.random, door.original))
@@ -223,7 +233,7 @@ class Entrance:
                 raise Forbidden(f"tls refused: {reason}")
 
     async def _plain_at_transparent(
-        self, sock: SocketType, peer: Peer, found: Http1 | Http2Preface, head: FirstHead | None, door: Door
+        self, sock: socket.socket, peer: Peer, found: Http1 | Http2Preface, head: FirstHead | None, door: Door
     ) -> None:
         split = split_authority(head.authority, _HTTP) if head is not None else None
         match self._passage.host(split[0] if split is not None else "", door):
@@ -236,14 +246,14 @@ class Entrance:
             ):  # what is no request is told so, and HTTP/2 names its hosts later, each request its own
                 await self._serve_plain(sock, peer, found, door)
 
-    async def _fall_back(self, sock: SocketType, peer: Peer, door: Door, why: str) -> None:
+    async def _fall_back(self, sock: socket.socket, peer: Peer, door: Door, why: str) -> None:
         match self._passage.fallback(door, why):
             case Pass(target, by, name):
                 await self._pass(sock, peer, Wish(target, by, name, original=door.original))
             case Refuse(reason):
                 raise Forbidden(reason) if door.original is not None else Disconnected(reason)
 
-    async def _connect(self, sock: SocketType, peer: Peer, head: FirstHead, door: Door) -> None:
+    async def _connect(self, sock: socket.socket, peer: Peer, head: FirstHead, door: Door) -> None:
         way = self._passage.connect(head.authority)
         if isinstance(way, Refuse) and door.original is not None:
             way = self._passage.fallback(door, way.reason)
@@ -265,31 +275,31 @@ class Entrance:
 
     # Serving
 
-    async def _pass(self, sock: SocketType, peer: Peer, wish: Wish) -> None:
+    async def _pass(self, sock: socket.socket, peer: Peer, wish: Wish) -> None:
         try:
             tunnel = await self._tunnelling.open(peer, wish)
         except Problem:
             return  # it is in the log
         await tunnel.carry(partial(self._splice, sock))
 
-    async def _splice(self, sock: SocketType, target: SocketType, counts: TunnelCounts) -> None:
+    async def _splice(self, sock: socket.socket, target: socket.socket, counts: TunnelCounts) -> None:
         await splice(sock, target, self._limits.tunnel_idle_seconds, counts)
 
     async def _answer_and_splice(
-        self, sock: SocketType, head: FirstHead, target: SocketType, counts: TunnelCounts
+        self, sock: socket.socket, head: FirstHead, target: socket.socket, counts: TunnelCounts
     ) -> None:
         await self._established(sock, head)
         await self._splice(sock, target, counts)
 
-    async def _established(self, sock: SocketType, head: FirstHead) -> None:
+    async def _established(self, sock: socket.socket, head: FirstHead) -> None:
         """Take the head of a CONNECT, and nothing behind it, and tell the client to go on."""
         await consume(sock, head.wire_bytes)
         try:
-            await sock.send(ESTABLISHED)  # the first bytes of the connection: there is room for them
+            sock.send(ESTABLISHED)  # the first bytes of the connection: there is room for them
         except OSError as error:
             raise Disconnected(f"the client left: {error.strerror}") from None
 
-    async def _serve_plain(self, sock: SocketType, peer: Peer, found: Http1 | Http2Preface, door: Door) -> None:
+    async def _serve_plain(self, sock: socket.socket, peer: Peer, found: Http1 | Http2Preface, door: Door) -> None:
         transport = PlainTransport(sock, peer, self._limits.progress_seconds)
         nested = door.through is not None
         if not door.plain and found != Http1(connect=True):
@@ -301,7 +311,7 @@ class Entrance:
             await serve_http1(transport, self._inner_front if nested else self._front, self._http1, self._draining)
 
     async def _serve_tls(
-        self, sock: SocketType, peer: Peer, hello: ClientHello, deadline: float, *, nested: bool
+        self, sock: socket.socket, peer: Peer, hello: ClientHello, deadline: float, *, nested: bool
     ) -> None:
         transport: Transport = await self._tls.accept(
             sock, peer, hello, deadline=deadline, progress_seconds=self._limits.progress_seconds
@@ -343,12 +353,12 @@ class Entrance:
             raise Disconnected("the client said nothing over HTTP/2")
         return data
 
-    async def _say(self, sock: SocketType, peer: Peer, problem: Problem) -> None:
+    async def _say(self, sock: socket.socket, peer: Peer, problem: Problem) -> None:
         """Let the engine read the first request, and answer it with a problem."""
         transport = PlainTransport(sock, peer, self._limits.progress_seconds)
         await serve_http1(transport, Saying(self._handler, problem), self._http1, self._draining)
 
-    async def _last_word(self, sock: SocketType, peer: Peer, words: bytes) -> None:
+    async def _last_word(self, sock: socket.socket, peer: Peer, words: bytes) -> None:
         """Send a few bytes in clear text, and close.
 
         To TLS where there is none: clients recognise "HTTP/" where a TLS record should be; they say so to their user,
@@ -364,7 +374,7 @@ class Entrance:
         await transport.aclose()
 
 
-async def _proxied(sock: SocketType, peer: Peer, deadline: float) -> Peer:
+async def _proxied(sock: socket.socket, peer: Peer, deadline: float) -> Peer:
     """The peer that a PROXY header names; the header is taken from the socket."""
     header = await peek_until(sock, parse_proxy_header, deadline=deadline, max_bytes=PROXY_BYTES)
     await consume(sock, header.consumed)

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Collection
 
 import trio
-from trio.socket import SocketType
 
 from mxart.config import Limits
 from mxart.errors import Disconnected, MxartError
@@ -24,7 +23,7 @@ from mxart.message import Handler, Peer
 from mxart.metrics import Metrics
 from mxart.proto.tls import TlsServer
 from mxart.server import metrics as series
-from mxart.server.addresses import OwnAddresses, plain
+from mxart.server.addresses import Address, OwnAddresses, plain
 from mxart.server.entrance import Entrance
 from mxart.server.passage import Passage
 from mxart.server.tunnelling import Tunnelling, TunnelLog
@@ -49,6 +48,7 @@ _ITS_OWN = frozenset(
         errno.ENONET,
     )
 )
+_ANY = ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
 _PAUSE = 0.1  # seconds before accepting again when the system has no room
 _IN_A_ROW = 16  # connections accepted before others have their turn
 
@@ -102,8 +102,13 @@ class Gateway:
 
     async def accept(self, listener: socket.socket, role: Role, nursery: trio.Nursery) -> None:
         """Accept until cancelled; each connection becomes a task of `nursery`. `listener` is non-blocking."""
+        bound: Address = listener.getsockname()[:2]
         if not role.tunnel_to:
-            self._own.add(listener.getsockname()[:2])
+            self._own.add(bound)
+        if role.transparent:
+            self._entrance.redirected()
+        # Whoever comes to one address, and was not redirected, has come to this one: nobody need ask the kernel.
+        local = None if role.transparent or bound[0] in _ANY else (plain(bound[0]), bound[1])
         full = False
         in_a_row = 0
         while True:
@@ -117,7 +122,7 @@ class Gateway:
                     await trio.lowlevel.checkpoint()
             try:
                 sock, address = listener.accept()
-                connection = trio.socket.from_stdlib_socket(sock)
+                sock.setblocking(False)
             except BlockingIOError:
                 self._slots.release()
                 await trio.lowlevel.wait_readable(listener)
@@ -130,13 +135,14 @@ class Gateway:
                     await trio.sleep(_PAUSE)
             else:
                 full = False
-                nursery.start_soon(self._connection, connection, address, role)
+                nursery.start_soon(self._connection, sock, address, local, role)
 
-    async def _connection(self, sock: SocketType, address: tuple[str, int], role: Role) -> None:
+    async def _connection(self, sock: socket.socket, address: Address, local: Address | None, role: Role) -> None:
         self._metrics.add(series.ACCEPTED)
         self._open += 1
         self._metrics.set(series.CONNECTIONS, value=self._open)
-        peer = _peer(sock, address)
+        near = _local(sock) if local is None else local
+        peer = Peer(plain(address[0]), address[1], near[0], near[1])
         try:
             await self._entrance.serve(sock, peer, role)
         except Disconnected as error:
@@ -154,9 +160,9 @@ class Gateway:
             self._slots.release()
 
 
-def _peer(sock: SocketType, address: tuple[str, int]) -> Peer:
+def _local(sock: socket.socket) -> Address:
     try:
         local = sock.getsockname()
     except OSError:
-        local = ("", 0)
-    return Peer(plain(address[0]), address[1], plain(local[0]), local[1])
+        return "", 0
+    return plain(local[0]), local[1]

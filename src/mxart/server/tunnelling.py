@@ -10,12 +10,12 @@ Both are known to this worker alone; a circle over several workers meets the fir
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
 import trio
-from trio.socket import SocketType
 
 from mxart.errors import LoopDetected, MxartError, Problem
 from mxart.message import Peer
@@ -26,7 +26,7 @@ from mxart.server.addresses import Address, plain
 from mxart.server.tunnels import Target
 from mxart.upstream.dial import Dialer
 
-Carry = Callable[[SocketType, TunnelCounts], Awaitable[object]]
+Carry = Callable[[socket.socket, TunnelCounts], Awaitable[object]]
 """Moves bytes to and from a tunnel's target until both ways have ended, and counts them."""
 
 TunnelLog = Callable[[str, Mapping[str, object]], None]
@@ -57,6 +57,7 @@ class Tunnelling:
         self._metrics = metrics
         self._log = log
         self._randoms: set[bytes] = set()
+        self.redirected = False  # whether connections may be redirected to us
         self._dialled: set[tuple[Address, Address]] = set()  # both ends of the connections to targets
 
     async def open(self, peer: Peer, wish: Wish) -> OpenTunnel:
@@ -76,8 +77,9 @@ class Tunnelling:
                 tunnel.random = wish.random
             target = wish.target
             tunnel.sock = await self._dialer.connect_tcp(target.host, target.port, explicit=target.explicit)
-            tunnel.ends = _ends(tunnel.sock)
-            self._dialled.add(tunnel.ends)
+            if self.redirected:
+                tunnel.ends = _ends(tunnel.sock)
+                self._dialled.add(tunnel.ends)
         except BaseException as error:
             if isinstance(error, Problem):
                 self._metrics.add(series.REFUSED)
@@ -87,7 +89,7 @@ class Tunnelling:
 
     def ended(self, tunnel: OpenTunnel, error: str | None) -> None:
         """Forget a tunnel, and tell of it."""
-        wish, counts = tunnel.wish, tunnel.counts
+        wish, counts, to = tunnel.wish, tunnel.counts, str(tunnel.wish.target)
         self._randoms.discard(tunnel.random)
         self._dialled.discard(tunnel.ends)
         self._metrics.add(series.TUNNELS, amount=-1)
@@ -97,12 +99,13 @@ class Tunnelling:
             "client": tunnel.peer.address,
             "by": wish.by,
             "sni" if wish.by in ("sni", "port") else "name": wish.name,
-            "to": str(wish.target),
+            "to": to,
         }
         if error is not None:
             fields["error"] = error
-        fields |= {"up": counts.up, "down": counts.down, "seconds": round(perf_counter() - tunnel.started, 3)}
-        self._log(f"tunnel {wish.target}", fields)
+        fields["up"], fields["down"] = counts.up, counts.down
+        fields["seconds"] = round(perf_counter() - tunnel.started, 3)
+        self._log(f"tunnel {to}", fields)
 
 
 class OpenTunnel:
@@ -118,7 +121,7 @@ class OpenTunnel:
         self.counts = TunnelCounts()
         self.random = b""
         self.ends: tuple[Address, Address] = _NOWHERE
-        self.sock: SocketType | None = None
+        self.sock: socket.socket | None = None
         self.over = False
 
     async def carry(self, move: Carry) -> MxartError | None:
@@ -154,7 +157,7 @@ class OpenTunnel:
         self._tunnelling.ended(self, why)
 
 
-def _ends(sock: SocketType) -> tuple[Address, Address]:
+def _ends(sock: socket.socket) -> tuple[Address, Address]:
     try:
         near, far = sock.getsockname(), sock.getpeername()
     except OSError:  # the target has reset already

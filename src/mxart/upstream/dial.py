@@ -108,18 +108,19 @@ class Dialer:
             reach = None  # the configuration names it, too
         try:
             with trio.fail_after(self._timeout):
-                return await self._connect(host, port, way, _Wish(reach=reach))
+                return trio.socket.from_stdlib_socket(await self._connect(host, port, way, _Wish(reach=reach)))
         except trio.TooSlowError:
             through = f" through {', '.join(map(str, way))}" if way else ""
             raise Trouble(
                 Cause.CONNECT_TIMEOUT, f"connecting to {host}:{port}{through} took longer than {self._timeout:g} s"
             ) from None
 
-    async def connect_tcp(self, host: str, port: int, *, explicit: bool = False) -> trio.socket.SocketType:
-        """A connected socket for a tunnel, by the proxies for its host. `explicit`: its `to` names this very target.
+    async def connect_tcp(self, host: str, port: int, *, explicit: bool = False) -> socket.socket:
+        """A connected, non-blocking socket for a tunnel, by the proxies for its host.
 
-        Raises Forbidden for what must not be dialled, else UpstreamUnavailable, UpstreamFailed or
-        UpstreamTimeout.  Cancellation closes whatever was opened.  The caller owns the socket.
+        `explicit`: its `to` names this very target.  Raises Forbidden for what must not be dialled, else
+        UpstreamUnavailable, UpstreamFailed or UpstreamTimeout.  Cancellation closes whatever was opened.  The caller
+        owns the socket.
         """
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._timeout):
@@ -130,7 +131,7 @@ class Dialer:
                 raise Forbidden(f"tunnel to {host}:{port}: {error.detail}") from None
             raise error.problem(f"tunnel to {host}:{port}") from None
 
-    async def _connect(self, host: str, port: int, way: tuple[Proxy, ...], wish: _Wish) -> trio.socket.SocketType:
+    async def _connect(self, host: str, port: int, way: tuple[Proxy, ...], wish: _Wish) -> socket.socket:
         if not way:
             addresses = self._judge(host, await self.resolver.resolve(host), port, wish)
             _log.debug("dialling %s:%d at %s", host, port, ", ".join(addresses))
@@ -143,10 +144,11 @@ class Dialer:
         nearest = way[0]
         _log.debug("dialling %s:%d through %s", host, port, ", ".join(map(str, way)))
         try:
-            sock = await _first_of(await self.resolver.resolve(nearest.host), nearest.port, nearest.host)
+            raw = await _first_of(await self.resolver.resolve(nearest.host), nearest.port, nearest.host)
         except Trouble as error:
             raise Trouble(error.cause, f"proxy {nearest}: {error.detail}") from None
         proxy = nearest
+        sock = trio.socket.from_stdlib_socket(raw)
         try:
             for proxy, (next_host, next_port) in zip(way, stations, strict=True):
                 await greet(proxy, sock, next_host, next_port)
@@ -156,7 +158,7 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
-        return sock
+        return raw
 
     def _literal(self, host: str) -> str | None:
         """The address that a host is, whoever resolves it; None if that is not known."""
@@ -224,7 +226,7 @@ def is_local(ip: Ip) -> bool:
     return True
 
 
-async def _connected(address: str, port: int) -> trio.socket.SocketType:
+async def _connected(address: str, port: int) -> socket.socket:
     """A connection to an IP address, without the looking up that trio's own connect does. Raises OSError.
 
     Cancellation closes the socket.
@@ -234,9 +236,8 @@ async def _connected(address: str, port: int) -> trio.socket.SocketType:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         error = sock.connect_ex((address, port))
-        await trio.lowlevel.checkpoint()
         if error == errno.EINPROGRESS:
-            # A near one stands by now; asking costs less than being woken (connect(2): EISCONN, EALREADY).
+            # One to this machine stands by now; asking costs less than being woken (connect(2): EISCONN, EALREADY).
             error = sock.connect_ex((address, port))
         if error == errno.EALREADY:
             await trio.lowlevel.wait_writable(sock)
@@ -246,10 +247,10 @@ async def _connected(address: str, port: int) -> trio.socket.SocketType:
     except BaseException:
         sock.close()
         raise
-    return trio.socket.from_stdlib_socket(sock)
+    return sock
 
 
-async def _first_of(addresses: list[str], port: int, host: str) -> trio.socket.SocketType:
+async def _first_of(addresses: list[str], port: int, host: str) -> socket.socket:
     """The first connection that stands. Raises Trouble when none does."""
     if len(addresses) == 1:
         try:
@@ -257,7 +258,7 @@ async def _first_of(addresses: list[str], port: int, host: str) -> trio.socket.S
         except OSError as error:
             why = f"{addresses[0]}:{port}: {reason(error)}"
             raise Trouble(Cause.REFUSED, f"cannot connect to {host}: {why}") from None
-    won: list[trio.socket.SocketType] = []
+    won: list[socket.socket] = []
     errors: list[str] = []
 
     async def attempt(address: str, failed: trio.Event) -> None:
