@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 
-from mxart.proto.first_head import FirstHead, read_first_head
+from mxart.proto.first_head import FirstHead, first_head_reader, read_first_head
 from mxart.proto.heads import BadHead
 
 CONNECT = b"CONNECT A.test:443 HTTP/1.1\r\nHost: other.test\r\nProxy-Authorization: Basic eDp5\r\n\r\n"
@@ -30,6 +32,21 @@ def test_a_head_ends_where_it_ends_and_not_before_it_is_there(
     assert read_first_head(head + behind, 4096) == FirstHead(*expected, len(head))
     for length in range(len(head)):
         assert read_first_head(head[:length], 4096) is None
+    for step in (1, 2, 3, 7):
+        read = first_head_reader(4096)
+        for length in range(0, len(head), step):
+            assert read(head[:length]) is None
+        assert read(head + behind) == FirstHead(*expected, len(head))
+
+
+def test_a_head_in_crumbs_costs_no_more_than_its_bytes() -> None:
+    """Looked for from the start with each crumb, the end of 60 KB of short lines would take seconds."""
+    head = b"CONNECT a.test:443 HTTP/1.1\r\n" + b"a:\n" * 20000
+    read = first_head_reader(65536)
+    began = process_time()
+    for length in range(40000, len(head), 4):
+        assert read(head[:length]) is None
+    assert process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(

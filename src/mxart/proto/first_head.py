@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import h11
@@ -20,6 +21,20 @@ class FirstHead:
     target: str
     authority: str
     wire_bytes: int
+
+
+def first_head_reader(limit: int) -> Callable[[bytes], FirstHead | None]:
+    """`read_first_head` for one connection's bytes as they grow: in crumbs they are searched once, not once a crumb."""
+    seen = 0
+
+    def read(data: bytes) -> FirstHead | None:
+        nonlocal seen
+        start, seen = max(0, seen - 2), len(data)
+        if len(data) <= limit and _END.search(data, start) is None:
+            return None
+        return read_first_head(data, limit)
+
+    return read
 
 
 def read_first_head(data: bytes, limit: int) -> FirstHead | None:

@@ -29,7 +29,7 @@ from mxart.listeners import Role
 from mxart.message import Handler, Peer
 from mxart.metrics import Metrics
 from mxart.proto.client_hello import BadClientHello, ClientHello, plain_alert
-from mxart.proto.first_head import FirstHead, read_first_head
+from mxart.proto.first_head import FirstHead, first_head_reader
 from mxart.proto.heads import ESTABLISHED, BadHead
 from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.http2 import Http2Limits, serve_http2
@@ -208,9 +208,7 @@ class Entrance:
         """None if it is none: the engine that serves the connection will say so."""
         limit = self._limits.header_bytes
         try:
-            return await peek_until(
-                sock, partial(read_first_head, limit=limit), deadline=deadline, max_bytes=limit + SNIFF_BYTES
-            )
+            return await peek_until(sock, first_head_reader(limit), deadline=deadline, max_bytes=limit + SNIFF_BYTES)
         except BadHead:
             return None
 
