@@ -24,7 +24,9 @@ from kit.store import (
 )
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, Problem, UpstreamFailed
+from mxart.store import recording
 from mxart.store.base import Sink
+from mxart.store.files import write_at
 from mxart.store.growing import TAIL, WINDOW
 
 DATA = some_bytes(3_000_001)
@@ -338,3 +340,31 @@ async def test_a_sink_that_cannot_be_drawn_into_takes_nothing(tmp_path: Path) ->
         joined = await store.transfers.join(Digest.of(data), None, origin)
         assert await read_all(joined.source) == data
         joined.source.close()
+
+
+async def test_a_tap_that_gives_little_but_always_something_does_not_hold_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call takes a millisecond and brings a byte: a stretch is over in time all the same."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.0005
+        return now
+
+    def take(buffer: memoryview, wait: float) -> int:
+        nonlocal now
+        now += 0.001
+        buffer[0] = 1
+        return 1
+
+    monkeypatch.setattr(recording, "monotonic", clock)
+    disk = os.open(tmp_path / "partial", os.O_RDWR | os.O_CREAT)
+    recorder = recording.Recorder(Digest.of(b""), write_at, lambda: None, 0)
+    tap = Faucet(b"")
+    monkeypatch.setattr(tap, "take", take)
+    assert recorder.draw(disk, tap, 500_000).more
+    os.close(disk)
+    assert 0 < recorder.end < 100
+    assert now < 0.2

@@ -83,10 +83,10 @@ class Recorder:
     def draw(self, disk: int, tap: Tap, total: int) -> Drawn:
         """Append what comes out of a tap, for a stretch, and not past `total`."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(_PIECE))
+            self._buffer = memoryview(bytearray(min(_PIECE, total - self.end)))  # many downloads are small
         until = monotonic() + _STRETCH
         while self.end < total:
-            piece = self._fill(tap, self._buffer[: total - self.end])
+            piece = self._fill(tap, self._buffer[: total - self.end], until)
             if not piece:
                 return Drawn()
             written, error = self.record(disk, (piece,))
@@ -96,8 +96,8 @@ class Recorder:
                 break
         return Drawn(more=self.end < total)
 
-    def _fill(self, tap: Tap, buffer: memoryview) -> memoryview:
-        """As much as comes until patience ends."""
+    def _fill(self, tap: Tap, buffer: memoryview, latest: float) -> memoryview:
+        """As much as comes until patience ends, and after that what is there without waiting, until `latest`."""
         filled = 0
         until = monotonic() + _PATIENCE
         while filled < len(buffer):
@@ -105,6 +105,8 @@ class Recorder:
             if count == 0:
                 break
             filled += count
+            if monotonic() >= latest:
+                break
         return buffer[:filled]
 
     def read_back(self, disk: int, start: int, end: int) -> None:
