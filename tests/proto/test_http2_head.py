@@ -40,6 +40,22 @@ def test_options_of_the_server_and_trailers() -> None:
         assert isinstance(judge_trailers([bad]), Malformed)
 
 
+def test_a_connect_says_where_to_in_its_authority_and_nowhere_else() -> None:
+    """RFC 9113 section 8.5; and no other protocol within (RFC 8441), which we never offered."""
+    method, authority = (b":method", b"CONNECT"), (b":authority", b"a.test:443")
+    assert isinstance(read_head([method, authority], 65536), Head)
+    for fields in (
+        [method],
+        [method, (b"host", b"a.test:443")],
+        [method, authority, (b"host", b"b.test:443")],
+        [method, authority, (b":path", b"/")],
+        [method, authority, (b":scheme", b"https")],
+        [method, authority, (b":scheme", b"https"), (b":path", b"/"), (b":protocol", b"websocket")],
+        [method, (b":authority", b"x@a.test:443")],
+    ):
+        assert isinstance(read_head(fields, 65536), Malformed)
+
+
 @given(
     st.lists(
         st.tuples(

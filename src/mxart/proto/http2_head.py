@@ -124,6 +124,8 @@ def _assemble(
     if method == b"CONNECT":
         if b":path" in pseudo or b":scheme" in pseudo:
             return Malformed("CONNECT with :path or :scheme")
+        if b":authority" not in pseudo:  # Host alone does not say where to
+            return Malformed("CONNECT without :authority")
         if length is not None:
             return Refused(400, "CONNECT has no body")  # what follows is no content (RFC 9113 section 8.5)
         target = authority.decode("ascii")
