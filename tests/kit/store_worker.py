@@ -2,13 +2,14 @@
 
 Reads `join NAME`, `open OFFSET`, `leave NAME`, `put FILE`, `stop` from standard input.  Says what happens
 on standard output: `ready`, `asked OFFSET`, `head NAME started|joined`, `read NAME OFFSET`,
-`end NAME DIGEST`, `broken NAME`, `problem NAME STATUS`, `put DIGEST`.
+`end NAME DIGEST`, `broken NAME`, `problem NAME STATUS`, `put DIGEST`, `stuck` (in the middle of a draw).
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -37,12 +38,48 @@ class TellingOrigin(ScriptedOrigin):
         await super().__call__(sink)
 
 
-async def main(root: str, data_file: str, disk: int, fails_at: int) -> None:
+class DrawnOrigin(TellingOrigin):
+    """Lets a thread draw from it, 50,000 bytes a write.
+
+    At `stuck_at` it gives a little more, which is not written, and then holds the thread for ever.
+    """
+
+    stuck_at = 0
+    _at = 0
+    _pause = False
+
+    async def __call__(self, sink: Sink) -> None:
+        say("asked", sink.offset)
+        assert isinstance(self.gate, Gate)
+        await self.gate.wait(-1)
+        sink.begin(self.announced, self.headers)
+        self._at = sink.offset
+        while self._at < len(self.data):
+            await sink.draw(self)
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        if self._at > self.stuck_at:
+            say("stuck")
+            threading.Event().wait()
+        self._pause = not self._pause
+        if not self._pause:  # so that what came is written
+            return 0
+        end = min(self._at + 50_000, self.stuck_at) if self._at < self.stuck_at else self._at + 7_000
+        piece = self.data[self._at : end]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+async def main(root: str, data_file: str, disk: int, fails_at: int, stuck_at: int) -> None:
     data = await trio.Path(data_file).read_bytes()
     gate = Gate()
     gate.open_to = -1
     problem = UpstreamFailed("told to fail") if fails_at >= 0 else None
-    origin = TellingOrigin(data, gate=gate, chunk=50_000, fails_at=fails_at if fails_at > 0 else None, problem=problem)
+    kind = DrawnOrigin if stuck_at >= 0 else TellingOrigin
+    origin = kind(data, gate=gate, chunk=50_000, fails_at=fails_at if fails_at > 0 else None, problem=problem)
+    if isinstance(origin, DrawnOrigin):
+        origin.stuck_at = stuck_at
     store = OneStore(Path(root), SmallDisk(disk) if disk >= 0 else write_at)
     leaving: dict[str, trio.CancelScope] = {}
 
@@ -97,4 +134,4 @@ async def main(root: str, data_file: str, disk: int, fails_at: int) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    trio.run(main, sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

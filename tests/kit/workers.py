@@ -63,9 +63,15 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(root: Path, data: Path, *, disk: int = -1, fails_at: int = -1) -> AsyncIterator[Worker]:
-    """A worker whose origins deliver what is in a file; its disk takes `disk` bytes; origins fail at `fails_at`."""
-    command = [sys.executable, "-W", "error", str(_SCRIPT), str(root), str(data), str(disk), str(fails_at)]
+async def worker(
+    root: Path, data: Path, *, disk: int = -1, fails_at: int = -1, stuck_at: int = -1
+) -> AsyncIterator[Worker]:
+    """A worker whose origins deliver what is in a file; its disk takes `disk` bytes; origins fail at `fails_at`.
+
+    With `stuck_at` they are drawn from by a thread, which stops there in the middle of a draw.
+    """
+    numbers = [str(number) for number in (disk, fails_at, stuck_at)]
+    command = [sys.executable, "-W", "error", str(_SCRIPT), str(root), str(data), *numbers]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     one = Worker(process)
     try:

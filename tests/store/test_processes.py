@@ -36,6 +36,11 @@ def stored(root: Path) -> bool:
     return bool(found)
 
 
+def partial(root: Path) -> bytes:
+    """What the partial file holds."""
+    return Path(OneStore(root).paths.partial(DIGEST)).read_bytes()
+
+
 def change(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b" if path.exists() else "wb") as file:
         file.seek(offset)
@@ -262,3 +267,48 @@ async def test_a_follower_of_a_writer_whose_disk_is_full_goes_on_by_itself(root:
         await two.stop()
     assert not stored(root)
     assert OneStore(root).partials() == []
+
+
+@pytest.mark.parametrize("stuck_at", [0, 1, 400_000, len(DATA) - 7_001])
+async def test_a_writer_killed_in_the_middle_of_a_draw_leaves_what_it_wrote_and_no_more(
+    root: Path, data: Path, stuck_at: int
+) -> None:
+    async with worker(root, data, stuck_at=stuck_at) as one:
+        await one.tell("join a")
+        await one.tell("open 0")
+        await one.expect("stuck")  # with 7,000 bytes in hand
+        await one.kill()
+    assert not stored(root)
+    assert partial(root) == DATA[:stuck_at]
+    async with worker(root, data) as one:
+        await one.tell("join a")
+        assert await one.expect("asked") == str(stuck_at)
+        await one.tell("open", len(DATA))
+        assert await one.expect("end a") == str(DIGEST)
+        await one.stop()
+    assert stored(root)
+    assert OneStore(root).partials() == []
+
+
+@pytest.mark.parametrize("stuck_at", [0, 400_000, len(DATA) - 7_001])
+async def test_followers_of_a_writer_killed_in_the_middle_of_a_draw_have_only_what_it_wrote_and_go_on(
+    root: Path, data: Path, stuck_at: int
+) -> None:
+    async with worker(root, data, stuck_at=stuck_at) as one, worker(root, data) as two, worker(root, data) as three:
+        await one.tell("join a")
+        await one.expect("asked 0")
+        for each, name in ((two, "b"), (three, "c")):
+            await each.tell("join", name)
+            await each.tell("open", len(DATA))
+        await one.tell("open 0")
+        await one.expect("stuck")
+        if stuck_at:
+            await two.read_to("b", min(stuck_at, len(DATA) - TAIL))
+        await one.kill()
+        assert await two.expect("end b") == str(DIGEST)
+        assert await three.expect("end c") == str(DIGEST)
+        asked = [line for line in two.said + three.said if line.startswith("asked")]
+        assert asked == [f"asked {stuck_at}"]
+        await two.stop()
+        await three.stop()
+    assert stored(root)
