@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from mxart.proto.client_hello import (
     MAX_BYTES,
     BadClientHello,
     ClientHello,
+    Records,
     bytes_missing,
     host_name,
     parse_client_hello,
@@ -107,6 +109,12 @@ def test_spread_over_any_records_and_cut_anywhere_it_reads_the_same(cuts: list[i
     length = data.draw(st.integers(0, len(wire) - 1))
     assert parse_client_hello(wire[:length]) is None
     assert 1 <= bytes_missing(wire[:length]) <= len(wire) - length
+    seen = Records()  # and read on from where it was left off
+    for have in sorted({length, length // 2, length // 3}):
+        assert parse_client_hello(wire[:have], seen) is None
+        assert bytes_missing(wire[:have], seen) == bytes_missing(wire[:have])
+    assert parse_client_hello(wire, seen) == spread
+    assert parse_client_hello(wire, seen) == spread
 
 
 def test_one_byte_a_record() -> None:
@@ -123,6 +131,10 @@ def test_a_hello_in_crumbs_is_read_a_few_times_and_not_once_a_crumb() -> None:
         have += missing
         reads += 1
     assert reads < 80
+    began, seen = process_time(), Records()
+    for have in range(5, len(wire), 90):
+        assert parse_client_hello(wire[:have], seen) is None
+    assert process_time() - began < 0.5  # from the start each time: three seconds
 
 
 def test_what_follows_the_hello_is_left_alone() -> None:

@@ -60,22 +60,37 @@ class ClientHello:
     random: bytes  # 32 bytes that no other hello has
 
 
-def parse_client_hello(data: bytes) -> ClientHello | None:
+class Records:
+    """What was read already of a hello that grows: its complete records. One for each connection.
+
+    Without it a hello of 64 KB with a byte in each record, sent in the worst of crumbs, takes a second to read.
+    """
+
+    __slots__ = ("have", "need", "parts", "position")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.have = 0  # bytes of the handshake message, its header included
+        self.need: int | None = None  # how many there will be, once the handshake header is there
+        self.position = 0  # where the next record begins
+
+
+def parse_client_hello(data: bytes, records: Records | None = None) -> ClientHello | None:
     """The hello at the start of `data`; None while more bytes are needed.
 
     Raises BadClientHello as soon as no further bytes could make it right.
     """
-    assembled = _assemble(data)
+    assembled = _assemble(data, records)
     return None if isinstance(assembled, int) else _read_hello(*assembled)
 
 
-def bytes_missing(data: bytes) -> int:
+def bytes_missing(data: bytes, records: Records | None = None) -> int:
     """How many more bytes must come at the least before the hello can be complete; 0 if it is. Raises BadClientHello.
 
     It lets the peeking side sleep until they are there, so that a hello cut into crumbs is not read again
     for each of them.
     """
-    assembled = _assemble(data)
+    assembled = _assemble(data, records)
     return assembled if isinstance(assembled, int) else 0
 
 
@@ -84,12 +99,10 @@ def plain_alert(description: int) -> bytes:
     return bytes((_ALERT, 3, 3, 0, 2, 2, description))
 
 
-def _assemble(data: bytes) -> tuple[bytes, int] | int:
+def _assemble(data: bytes, records: Records | None) -> tuple[bytes, int] | int:
     """The message without its headers, and how many bytes it took on the wire; or how many are missing at least."""
-    parts: list[bytes] = []
-    have = 0  # bytes of the handshake message, its header included, in complete or cut records
-    need: int | None = None  # how many there will be, once the handshake header is there
-    position = 0
+    known = Records() if records is None else records
+    parts, have, need, position = known.parts, known.have, known.need, known.position
     while True:
         header = data[position : position + _RECORD_HEADER]
         _check_record_header(header, first=position == 0)
@@ -101,10 +114,9 @@ def _assemble(data: bytes) -> tuple[bytes, int] | int:
         length = int.from_bytes(header[3:5], "big")
         start = position + _RECORD_HEADER
         part = data[start : start + length]
-        parts.append(part)
         have += len(part)
         if need is None and have > 0:
-            need = _message_length(b"".join(parts)[:_HANDSHAKE_HEADER])
+            need = _message_length(b"".join((*parts, part))[:_HANDSHAKE_HEADER])
             if need is not None and need > MAX_BYTES:
                 raise BadClientHello(f"the TLS hello says it has {need} bytes; at most {MAX_BYTES} are taken")
         position = start + length
@@ -120,7 +132,9 @@ def _assemble(data: bytes) -> tuple[bytes, int] | int:
                 raise BadClientHello("something follows the TLS hello in its record", UNEXPECTED_MESSAGE)
             if position > MAX_BYTES:
                 raise BadClientHello(f"the TLS hello is longer than {MAX_BYTES} bytes")
-            return b"".join(parts)[_HANDSHAKE_HEADER:], position
+            return b"".join((*parts, part))[_HANDSHAKE_HEADER:], position
+        parts.append(part)
+        known.have, known.need, known.position = have, need, position
 
 
 def _check_record_header(header: bytes, *, first: bool) -> None:

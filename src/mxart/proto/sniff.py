@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mxart.proto.client_hello import MAX_BYTES, ClientHello, bytes_missing, parse_client_hello
+from mxart.proto.client_hello import MAX_BYTES, ClientHello, Records, bytes_missing, parse_client_hello
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 section 3.4
 SNIFF_BYTES = MAX_BYTES
@@ -43,15 +43,15 @@ class Unknown:
 Sniffed = TlsHello | Http2Preface | Http1 | Unknown
 
 
-def sniff(data: bytes) -> Sniffed | None:
-    """Decide on the first bytes; None while more are needed.
+def sniff(data: bytes, records: Records | None = None) -> Sniffed | None:
+    """Decide on the first bytes; None while more are needed. `records` keeps what was read from one look to the next.
 
     Raises BadClientHello for what begins like TLS and is not.
     """
     if not data:
         return None
     if data[0] == _TLS_HANDSHAKE:
-        hello = parse_client_hello(data)
+        hello = parse_client_hello(data, records)
         return None if hello is None else TlsHello(hello)
     if data[0] == HTTP2_PREFACE[0]:
         if data.startswith(HTTP2_PREFACE):
@@ -61,10 +61,10 @@ def sniff(data: bytes) -> Sniffed | None:
     return _http1(data)
 
 
-def sniff_missing(data: bytes) -> int:
+def sniff_missing(data: bytes, records: Records | None = None) -> int:
     """After `sniff` gave None: how many more bytes must come at the least. At least 1."""
     if data and data[0] == _TLS_HANDSHAKE:
-        return max(1, bytes_missing(data))
+        return max(1, bytes_missing(data, records))
     return 1
 
 

@@ -28,7 +28,7 @@ from mxart.errors import Disconnected, Forbidden, Problem
 from mxart.listeners import Role
 from mxart.message import Handler, Peer
 from mxart.metrics import Metrics
-from mxart.proto.client_hello import BadClientHello, ClientHello, plain_alert
+from mxart.proto.client_hello import BadClientHello, ClientHello, Records, plain_alert
 from mxart.proto.first_head import FirstHead, first_head_reader
 from mxart.proto.heads import ESTABLISHED, BadHead
 from mxart.proto.http1 import Http1Limits, serve_http1
@@ -202,7 +202,14 @@ class Entrance:
         return Unknown()
 
     async def _sniff(self, sock: socket.socket, deadline: float) -> Sniffed:
-        return await peek_until(sock, sniff, deadline=deadline, max_bytes=SNIFF_BYTES, missing=sniff_missing)
+        records = Records()
+        return await peek_until(
+            sock,
+            partial(sniff, records=records),
+            deadline=deadline,
+            max_bytes=SNIFF_BYTES,
+            missing=partial(sniff_missing, records=records),
+        )
 
     async def _first_head(self, sock: socket.socket, deadline: float) -> FirstHead | None:
         """None if it is none: the engine that serves the connection will say so."""
