@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from kit.tls import client_context, connected
+from mxart.atomic import write_atomically
 from mxart.claims import Scope
 from mxart.config import CertificateFiles
 from mxart.errors import ConfigError
 from mxart.proto import authority as authority_module
-from mxart.proto.authority import Authority, AuthorityExpired, key_pem, write_atomically
+from mxart.proto.authority import Authority, AuthorityExpired, key_pem
 from mxart.proto.certificates import Contexts
 from mxart.proto.tls import TlsServer
 

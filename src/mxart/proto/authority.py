@@ -38,7 +38,7 @@ from mxart.claims import Scope
 from mxart.errors import ConfigError, MxartError
 from mxart.proto import constraints
 
-__all__ = ["CA_FILE", "KEY_FILE", "Authority", "AuthorityExpired", "Issued", "IssuerKey", "key_pem", "write_atomically"]
+__all__ = ["CA_FILE", "KEY_FILE", "Authority", "AuthorityExpired", "Issued", "IssuerKey", "key_pem"]
 
 CA_FILE = "ca.pem"
 KEY_FILE = "ca-key.pem"
