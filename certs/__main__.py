@@ -11,8 +11,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mxart.atomic import write_atomically
 from mxart.errors import ConfigError
-from mxart.proto.authority import Authority, key_pem, write_atomically
+from mxart.proto.authority import Authority, key_pem
 
 
 def main(arguments: list[str]) -> int:
