@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from mxart.access.keys import Keys
-from mxart.access.tokens import Tokens
 from mxart.app_ca import authority, tls_server
 from mxart.build import Parts, Trust
 from mxart.claims import served_names
@@ -49,6 +47,10 @@ from mxart.via import make_pseudonym
 if TYPE_CHECKING:
     from mxart.app_dns import DnsService
 
+if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
+    from mxart.access.keys import Keys
+    from mxart.access.tokens import Tokens
+
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 0.2
@@ -69,7 +71,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
     sessions = before.sessions if before is not None else Sessions()
     tls = tls_server(config, ca, sessions)
-    keys = Keys.open(DataPaths(config.data).tokens) if config.token_server.hosts else None
+    keys = _keys(config)
     dns = bind_dns(config.dns, before.dns if before is not None else None)
     try:
         bound = bind_all(config, before.bound if before is not None else ())
@@ -81,6 +83,15 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     return Server(
         config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns, keys=keys
     )
+
+
+def _keys(config: Config) -> Keys | None:
+    """What the token server signs with, if there is one. Raises ConfigError."""
+    if not config.token_server.hosts:
+        return None
+    from mxart.access.keys import Keys  # noqa: PLC0415  # see above
+
+    return Keys.open(DataPaths(config.data).tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +187,11 @@ class Server:
     @property
     def tokens(self) -> Tokens | None:
         """Signs and recognises tokens of the token server, if this is one."""
-        hosts = self.config.token_server.hosts
-        return Tokens(self.keys, f"https://{hosts[0]}{TOKEN_PATH}") if self.keys is not None else None
+        if self.keys is None:
+            return None
+        from mxart.access.tokens import Tokens  # noqa: PLC0415  # see above
+
+        return Tokens(self.keys, f"https://{self.config.token_server.hosts[0]}{TOKEN_PATH}")
 
     def serve(self, index: int, life: int, ready: Callable[[], None]) -> None:
         self.metrics.for_worker(index)

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 from typing import cast, get_args
 
 import click
 
 from mxart import __version__, app
-from mxart.commands.ca import ca
-from mxart.commands.check import check
-from mxart.commands.dns import dns
 from mxart.commands.options import USER_ERROR, Options, raise_file_limit
-from mxart.commands.setup import setup
 from mxart.errors import ConfigError
 from mxart.logs import Level, configure
 from mxart.supervisor import Prepared, Supervisor
 
+_COMMANDS = ("ca", "check", "dns", "setup")
+
+
+class _Commands(click.Group):
+    """Subcommands, each a module of its name, imported when it is wanted: serving does not wait for them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        return cast("click.Command", getattr(import_module(f"mxart.commands.{cmd_name}"), cmd_name))
+
 
 @click.group(
-    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option(
     "--config", metavar="FILE", help="Configuration, TOML. Without one: pull-through of the public registries."
@@ -64,12 +77,6 @@ def main(
     context.obj = options
     if context.invoked_subcommand is None:
         sys.exit(_serve(options, cast("Level", log_level)))
-
-
-main.add_command(check)
-main.add_command(ca)
-main.add_command(dns)
-main.add_command(setup)
 
 
 def _serve(options: Options, level: Level) -> int:

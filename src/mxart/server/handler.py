@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from mxart.access.tokens import Tokens
 from mxart.body import Body
 from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
 from mxart.logs import SILENT, EventLog
@@ -25,6 +25,9 @@ from mxart.server.rates import Limiter
 from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository, ToTokens
 from mxart.server.token_pages import TokenPages
 from mxart.via import MAX_HOPS, hops, via
+
+if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
+    from mxart.access.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,18 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from mxart.access.scopes import ANONYMOUS, granted, parse_scopes
-from mxart.access.tokens import Tokens
 from mxart.body import Body
 from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized
 from mxart.message import Headers, Request, Response
+
+if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
+    from mxart.access.tokens import Tokens
 
 PATH = "/token"
 
