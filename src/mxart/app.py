@@ -288,8 +288,7 @@ class _Worker:
     def _dns(self, connections: trio.Nursery) -> DnsService | None:
         if self._server.dns is None:
             return None
-        # dnspython takes a while to import, and most users do not need it.
-        from mxart.app_dns import DnsService  # noqa: PLC0415
+        from mxart.app_dns import DnsService  # noqa: PLC0415  # dnspython takes a while to import
 
         return DnsService(self._config, self._server.dns, self._metrics, connections)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from mxart.config import Dns, parse_address
 from mxart.errors import ConfigError
+from mxart.upstream.dial import is_local
 
 log = logging.getLogger("mxart.dns")
 
@@ -79,20 +80,8 @@ def _check_forwarders(dns: Dns, bound: BoundDns) -> None:
         ip = ipaddress.ip_address(host)
         for address, own_port in own:
             listener = ipaddress.ip_address(address)
-            if port == own_port and (listener == ip or (listener.is_unspecified and _is_local(ip))):
+            if port == own_port and (listener == ip or (listener.is_unspecified and is_local(ip))):
                 raise ConfigError(f"dns.forward[{index}]: {text} is this server itself; name one that knows the rest")
-
-
-def _is_local(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of this machine's: only then can a socket be bound to it (ip(7))."""
-    if ip.is_loopback or ip.is_unspecified:
-        return True
-    with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(ip), 0))
-        except OSError:
-            return False
-    return True
 
 
 def _bind(address: str) -> BoundDns:
