@@ -98,7 +98,8 @@ def _keys(config: Config) -> Keys | None:
 class Slots:
     """The catalog's generation counter, and which of its slots the workers of a configuration count in.
 
-    It outlives a reload, so that old workers that drain and new ones see each other's writes.
+    The first slot is for processes outside the server.  It outlives a reload, so that old workers that drain and new
+    ones see each other's writes.
     """
 
     counter: Generation
@@ -110,15 +111,17 @@ class Slots:
         """For the next configuration after `before`. Raises ConfigError when there are too few for its workers."""
         if before is None or before.config.data != config.data:
             width = max(config.workers, _MIN_WIDTH)
-            return cls(Generation(_GENERATIONS * width), width)
+            paths = DataPaths(config.data)
+            paths.create()
+            return cls(Generation.open(paths.generation, 1 + _GENERATIONS * width), width)
         width = before.slots.width
         if config.workers > width:
             raise ConfigError(f"workers = {config.workers}: a reload can raise them to {width}; for more, start anew")
         return cls(before.slots.counter, width, before.slots.number + 1)
 
     def of(self, worker: int) -> Generation:
-        """A worker's own."""
-        return self.counter.slot(self.number % _GENERATIONS * self.width + worker % self.width)
+        """A worker's own. Raises OSError if the disk is full."""
+        return self.counter.slot(1 + self.number % _GENERATIONS * self.width + worker % self.width)
 
 
 @dataclass(frozen=True, slots=True)

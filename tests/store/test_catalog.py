@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -126,22 +125,6 @@ async def test_the_generation_changes_with_every_write_of_any_worker(tmp_path: P
         assert reader.generation() != before
     await one.aclose(0.0)
     await two.aclose(0.0)
-
-
-def test_no_count_of_any_process_is_lost() -> None:
-    generation = Generation(4)
-    children = []
-    for index in range(4):
-        child = os.fork()
-        if child == 0:
-            mine = generation.slot(index)
-            for _ in range(20_000):
-                mine.bump()
-            os._exit(0)
-        children.append(child)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-    assert generation.value() == 80_000
 
 
 async def test_a_cancelled_write_happened_or_did_not(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
     <data>/                           0700, all that must survive
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
+        generation                    a number that all processes map: whether anything has changed (module generation)
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         tokens/                       0700, keys that sign tokens (access.keys)
@@ -81,6 +82,7 @@ class DataPaths:
         self.authority = data / "ca"
         self.tokens = data / "tokens"
         self.turns = data / "turns"
+        self.generation = data / "generation"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""
