@@ -8,7 +8,8 @@ from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Request, Response
-from mxart.repos.base import NOBODY, Blob, Caller, Document, File, Found, Listing, Operation, Repository, Static
+from mxart.repos.base import NOBODY, Blob, Caller, Document, File, Found, Listed, Listing, Operation, Repository, Static
+from mxart.repos.seen import packages_seen
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
@@ -16,6 +17,7 @@ _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-u
 async def answer(repository: Repository, operation: Operation, request: Request, caller: Caller = NOBODY) -> Response:
     """The response to a parsed request. Raises Problems, to be worded by the repository's format.
 
+    What the operation needs is demanded of the caller's grants here, once, before the repository is asked.
     Cancelled: nothing stays open, and a download that has begun goes on.
     """
     if isinstance(operation, Static):
@@ -33,16 +35,32 @@ async def answer(repository: Repository, operation: Operation, request: Request,
 async def _ask(repository: Repository, operation: File | Listing, request: Request, caller: Caller) -> Response:
     match operation:
         case Document() | Blob():
+            _demand_reading(repository, operation, caller)
             found = await repository.file(operation, request.trace, caller)
             return respond_with(found, request)
         case Listing():
-            listed = await repository.listing(operation, request.trace, caller)
+            listed = await _listed(repository, operation, request, caller)
             headers, data = repository.format.render(operation, listed, request.target)
             extra = (("cache-control", "no-cache"), *((("warning", listed.warning),) if listed.warning else ()))
             etag = f'"{Digest.of(data).hex[:32]}"'
             return respond_with(Found(Digest.of(data), len(data), data, headers + extra, etag), request)
         case _:
             assert_never(operation)
+
+
+def _demand_reading(repository: Repository, operation: File | Listing, caller: Caller) -> None:
+    """Under the name that the repository's rules know: "alpine" is "library/alpine" where it is so upstream."""
+    caller.grants.demand("read", repository.name, repository.format.adopt(operation).package)
+
+
+async def _listed(repository: Repository, operation: Listing, request: Request, caller: Caller) -> Listed:
+    if operation.of != "packages":
+        _demand_reading(repository, operation, caller)
+        return await repository.listing(operation, request.trace, caller)
+    listed = await packages_seen(repository, operation, request.trace, caller)
+    if not listed.names:  # who may see nothing is told why, rather than that there is nothing
+        caller.grants.demand("read", repository.name, "")
+    return listed
 
 
 def respond_with(found: Found, request: Request) -> Response:

@@ -9,9 +9,10 @@ format and never looks inside a path.  Formats times kinds therefore do not mult
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 
+from mxart.access.base import ANYBODY, Grants
 from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import Problem
@@ -21,9 +22,15 @@ from mxart.upstream.base import Ask
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as an upstream is concerned: the Authorization field of the request, "" if there is none."""
+    """Who asks.
+
+    `authorization` is for an upstream's eyes: the Authorization field of the request, "" if there is none or its
+    credentials are ours.  `name` is our user, "" for nobody in particular, and `grants` what this request may do here.
+    """
 
     authorization: str = field(default="", repr=False)
+    name: str = ""
+    grants: Grants = field(default=ANYBODY, repr=False, compare=False)
 
     @classmethod
     def of(cls, headers: Headers) -> Caller:
@@ -40,6 +47,10 @@ class Caller:
     def scheme(self) -> str:
         """The kind of credentials, in lower case (RFC 9110 section 11.1); "" for none."""
         return self.authorization.partition(" ")[0].lower()
+
+    def unshown(self) -> Caller:
+        """The same caller, whose credentials are not for this upstream."""
+        return replace(self, authorization="") if self.authorization else self
 
 
 NOBODY = Caller()

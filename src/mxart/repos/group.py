@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Repository
+from mxart.repos.seen import packages_seen
 
 
 def building_order(groups: Mapping[str, Sequence[str]], others: Iterable[str]) -> tuple[str, ...]:
@@ -62,13 +64,27 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
-    def _candidates(self, package: str) -> Sequence[Repository]:
-        owners = [member for member in self._members if member.owns(package)]
-        return owners or self._members
+    def _candidates(self, operation: File | Listing, caller: Caller) -> Sequence[Repository]:
+        """Who may be asked, in order.
+
+        Raises Unauthorized or Forbidden where the caller may ask nobody; so is an owned name, which then is asked
+        nowhere else.
+        """
+        package = operation.package
+        asked = [member for member in self._members if member.owns(package)] or self._members
+        grants = caller.grants
+        if grants is ANYBODY:
+            return asked
+        # In the names of each member: that is what its rules are about.
+        named = [(member, member.format.adopt(operation).package) for member in asked]
+        readable = [member for member, name in named if grants.may("read", member.name, name)]
+        if not readable:
+            grants.demand("read", named[0][0].name, named[0][1])
+        return readable
 
     def _as(self, member: Repository, caller: Caller) -> Caller:
         """What a member is shown of a caller."""
-        return caller if member.site and member.site == self.site else NOBODY
+        return caller if member.site and member.site == self.site else caller.unshown()
 
     def _told(self, member: Repository, problem: Problem) -> Problem:
         """A member's problem as the group's: nobody logs in at one member to have another get his credentials."""
@@ -84,7 +100,7 @@ class Group:
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         absent: NotFound | None = None
         failure: Problem | None = None
-        for member in self._candidates(operation.package):
+        for member in self._candidates(operation, caller):
             try:
                 return await member.file(operation, trace, self._as(member, caller))
             except NotFound as problem:
@@ -104,7 +120,7 @@ class Group:
         if operation.of == "packages":
             candidates: Sequence[Repository] = self._members
         else:
-            candidates = self._candidates(operation.package)
+            candidates = self._candidates(operation, caller)
         names: set[str] = set()
         found = more = False
         warning = ""
@@ -112,7 +128,11 @@ class Group:
         outcomes: set[str] = set()
         for member in candidates:
             try:
-                part = await member.listing(operation, trace, self._as(member, caller))
+                shown = self._as(member, caller)
+                if operation.of == "packages":
+                    part = await packages_seen(member, operation, trace, shown)
+                else:
+                    part = await member.listing(operation, trace, shown)
             except NotFound as problem:
                 absent = _closer(absent, problem, operation.subject)
                 continue

@@ -1,0 +1,55 @@
+"""The words in which a request's rights are asked for: actions, and what one request is granted. Pure values.
+
+An action is on a package of a repository: "library/alpine", a Go module's path, a Maven group and artifact.  Paths are
+names within the repository, without a slash at either end; "" is the repository as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
+
+from mxart.errors import Unauthorized
+
+Action = Literal["read", "fetch", "publish", "overwrite", "delete", "manage"]
+"""read: what is kept here.  fetch: have a proxy ask its upstream for what is not.  publish: new files.  overwrite: move
+a tag, replace a file that may change.  delete.  manage: the repository itself, by the API."""
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+READING = frozenset[Action](("read", "fetch"))
+
+
+class Grants(Protocol):
+    """What one request may do. Made by the server; asked by whoever is about to do it."""
+
+    def may(self, action: Action, repository: str, path: str) -> bool:
+        """Whether the caller may do this. A few microseconds at most; nothing is logged."""
+        ...
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        """Return if the caller may do this.
+
+        Raises Unauthorized, with the challenge that the client understands, for a caller who has not logged in, else
+        Forbidden, which says which rule it was; a denial is audited.
+        """
+        ...
+
+    def sees(self, repository: str, path: str) -> bool:
+        """Whether a package's name may stand in a list that the caller is shown (a catalog)."""
+        ...
+
+
+class Anybody:
+    """Reads and fetches everything, and does nothing else: what holds where no users are."""
+
+    def may(self, action: Action, repository: str, path: str) -> bool:
+        return action in READING
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        if not self.may(action, repository, path):
+            raise Unauthorized(f"to {action} {path or 'anything'} in {repository} needs a login")
+
+    def sees(self, repository: str, path: str) -> bool:
+        return True
+
+
+ANYBODY = Anybody()
