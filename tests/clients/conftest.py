@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from kit.clients import Client, Ctr, Dockerd, Make, Podman, Skopeo
+from kit.clients import Ctr, Dockerd, Make, Podman, Pusher, Skopeo
 from kit.netns import World, world
 from kit.registry import Images, Registry, fill, running, standard_images
 
@@ -82,7 +82,7 @@ def certified(room: Path) -> tuple[Path, Path, Path]:
 @pytest.fixture
 def client(request: pytest.FixtureRequest, room: Path) -> Iterator[Make]:
     """Makes the client that the test's parameter names; closed at the end."""
-    made: list[Client] = []
+    made: list[Pusher] = []
 
     def make(
         inside: World,
@@ -93,11 +93,11 @@ def client(request: pytest.FixtureRequest, room: Path) -> Iterator[Make]:
         registries: str = "",
         hosts: dict[str, str] | None = None,
         mirrors: Sequence[str] = (),
-    ) -> Client:
+    ) -> Pusher:
         name = str(request.param)
         options = ["tls-verify=false"] if insecure else [f"cert-dir={cert_dir}"] if cert_dir else []
         folder = room / f"{name}{len(made)}"
-        found: Client
+        found: Pusher
         match name:
             case "skopeo":
                 found = Skopeo(folder, inside, ca=ca, options=options, registries=registries)

@@ -71,9 +71,13 @@ class World:
         table = Path(f"/proc/{self._holder.pid}/mounts").read_text()
         return [line.split()[1] for line in table.splitlines() if line.split()[1].startswith(f"{below}/")]
 
-    def run(self, *command: str | Path, seconds: float = 60.0, env: Mapping[str, str] | None = None) -> bytes:
+    def run(
+        self, *command: str | Path, seconds: float = 60.0, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    ) -> bytes:
         """Run a command inside and return its output; it must succeed."""
-        done = subprocess.run([*self.enter, *command], capture_output=True, timeout=seconds, env=env, check=False)
+        done = subprocess.run(
+            [*self.enter, *command], capture_output=True, timeout=seconds, env=env, input=stdin, check=False
+        )
         assert done.returncode == 0, (command, done.returncode, done.stderr.decode(errors="replace"))
         return done.stdout
 
