@@ -32,6 +32,7 @@ from mxart.store.housekeeping import keep_house
 from mxart.store.paths import DataPaths, stores
 from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
+from mxart.store.uploads import DiskUploads
 from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
@@ -102,6 +103,7 @@ class Parts:
         self._paths = stores(config)
         self._blobs = {name: DiskBlobs(paths) for name, paths in self._paths.items()}
         self._transfers = {name: DiskTransfers(paths, self._blobs[name]) for name, paths in self._paths.items()}
+        self._uploads = {name: DiskUploads(paths) for name, paths in self._paths.items()}
         self._observer = UpstreamObserver(metrics)
         self._memory = Memory()
         self._remotes: list[Remote] = []

@@ -20,6 +20,7 @@ from mxart.store.blobs import DiskBlobs
 from mxart.store.files import WriteAt, write_at
 from mxart.store.paths import StorePaths
 from mxart.store.transfers import DiskTransfers
+from mxart.store.uploads import DiskUploads
 
 HEAD = Headers([("content-type", "application/octet-stream")])
 
@@ -37,6 +38,7 @@ class OneStore:
         self.paths.create()
         self.blobs = DiskBlobs(self.paths)
         self.transfers = DiskTransfers(self.paths, self.blobs, write)
+        self.uploads = DiskUploads(self.paths, write)
 
     def partials(self) -> list[str]:
         """The names of what is in the folder of growing files."""

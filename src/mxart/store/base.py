@@ -9,7 +9,8 @@ from typing import Protocol
 
 from mxart.body import Source
 from mxart.digest import Digest
-from mxart.message import Headers
+from mxart.errors import BadRequest, NotFound, Problem
+from mxart.message import Headers, RequestBody
 
 
 class Blobs(Protocol):
@@ -104,6 +105,95 @@ class Transfers(Protocol):
         then readers get all but
         the last piece.  `size` is checked where the caller knows it.  If several callers give an origin, one is used.
         Raises the Problem that the origin raised before the head was known.  Cancellation leaves the download running.
+        """
+        ...
+
+
+class UploadUnknown(NotFound):
+    """There is no such upload: it was committed, given up, has expired, or never was."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No upload {name[:64]!r} is under way here; begin a new one", subject="upload")
+
+
+class UploadBusy(Problem):
+    """Another request is at this upload; perhaps one whose client has gone, which was not noticed yet."""
+
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another request is at this upload; send one after the other", subject="upload", retry_after=1.0
+        )
+
+
+class DigestMismatch(BadRequest):
+    """The bytes of an upload do not have the digest that they should; `found` is the one they have."""
+
+    def __init__(self, wanted: Digest, found: Digest, size: int) -> None:
+        super().__init__(f"The {size} bytes that came have the digest {found}, not {wanted}", subject="digest")
+        self.found = found
+
+
+@dataclass(slots=True)
+class UploadState:
+    """An upload as it stood when somebody looked."""
+
+    id: str  # unguessable
+    repository: str
+    package: str
+    owner: str  # the user who began it, "" if anonymous: the caller checks, the store does not
+    algorithm: str  # of the hash that is made while receiving: "sha256", "sha512"
+    offset: int  # bytes that are there
+    created: float  # seconds since the epoch
+
+
+class Upload(Protocol):
+    """A file that a client sends, in one request or in many. Nobody else has it, in any worker, while it is open."""
+
+    @property
+    def state(self) -> UploadState:
+        """Its offset moves with the calls below."""
+        ...
+
+    async def receive(self, body: RequestBody, limit: int | None) -> None:
+        """Append a request's whole body, hashing as it comes.
+
+        Raises TooLarge where the upload would have more than `limit` bytes (before the first one is taken, if the
+        body tells its length), StorageFull, and what the body raises.  After each of them, and when
+        cancelled, `state.offset` says how much of it is there, in order, and it can go on from there.
+        """
+        ...
+
+    async def commit(self, digest: Digest) -> int:
+        """Make it a blob, durably when this returns, and return its size; after that the upload is gone.
+
+        Raises DigestMismatch, StorageFull: then the upload is kept (if its bytes are in doubt, without them:
+        see `state.offset`).  Cancelled: done wholly or not at all.  A digest of another algorithm than the
+        upload's costs reading it all again.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """Give it up: its bytes go at once. Does nothing where it is gone already."""
+        ...
+
+
+class Uploads(Protocol):
+    """The uploads under way in one store, for all repositories in it. They outlive the process and expire unused."""
+
+    async def begin(self, repository: str, package: str, owner: str, algorithm: str = "sha256") -> UploadState:
+        """A new, empty one. Raises StorageFull. Cancelled: there may be one that nobody knows, which expires."""
+        ...
+
+    def find(self, name: str) -> UploadState | None:
+        """How an upload stands, by its id; None if there is none. It may be open somewhere. Takes microseconds."""
+        ...
+
+    def open(self, name: str) -> AbstractAsyncContextManager[Upload]:
+        """Have it alone, by its id. Entering waits a moment for whoever has it; raises UploadUnknown, UploadBusy.
+
+        Entering reads again what a killed worker had not hashed yet.  Leaving puts the hash aside for the next one.
         """
         ...
 

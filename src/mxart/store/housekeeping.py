@@ -2,7 +2,8 @@
 
 A file whose lock is held belongs to somebody alive and is never touched.  Everything else below
 `tmp/` is rubbish.  A partial file is kept to be resumed, unless it is empty, too old, or has become
-a blob by another way.  All of this may run at any time, in several workers at once.
+a blob by another way.  An upload is kept until its client has sent nothing for a day.  All of this may run at any
+time, in several workers at once.
 """
 
 from __future__ import annotations
@@ -18,22 +19,29 @@ from mxart.errors import Problem
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.files import remove
 from mxart.store.locks import elect, same_file, try_lock
-from mxart.store.paths import StorePaths
+from mxart.store.paths import STATE, StorePaths
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 30.0
-CLEAN_SECONDS = 24 * 3600.0
+CLEAN_SECONDS = 3600.0
 PARTIAL_SECONDS = 7 * 24 * 3600.0
+UPLOAD_SECONDS = 24 * 3600.0
 _SETTLE_SECONDS = 60.0  # a temporary file this young may not have been locked yet
 
 
-def clean(paths: StorePaths, now: float, partial_seconds: float = PARTIAL_SECONDS) -> int:
+def clean(
+    paths: StorePaths,
+    now: float,
+    partial_seconds: float = PARTIAL_SECONDS,
+    upload_seconds: float = UPLOAD_SECONDS,
+) -> int:
     """Remove what nobody will use any more; returns how many files that were. Blocks; errors are logged."""
     removed = 0
     try:
         removed += sum(_clean_scratch(entry, now) for entry in os.scandir(paths.temporary))
         removed += sum(_clean_partial(paths, entry.name, now - partial_seconds) for entry in os.scandir(paths.partials))
+        removed += sum(_clean_upload(paths, entry.name, now - upload_seconds) for entry in os.scandir(paths.uploads))
     except OSError as error:
         log.warning("%s: cannot be cleaned: %s", paths.root, error)
     if removed:
@@ -78,8 +86,42 @@ def _clean_partial(paths: StorePaths, name: str, oldest: float) -> bool:
         os.close(fd)
 
 
+def _clean_upload(paths: StorePaths, file: str, oldest: float) -> bool:
+    """Remove an upload that made no progress since `oldest`; bytes without a state are of one that is over."""
+    name = file.removesuffix(STATE)
+    if not paths.is_upload(name):
+        log.warning("%s/%s: not a file of this program; left alone", paths.uploads, file)
+        return False
+    path, state = paths.upload(name), paths.upload_state(name)
+    if _touched(path) >= oldest or _touched(state) >= oldest:
+        return False
+    try:
+        fd = os.open(state, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not os.path.exists(path):
+            return False  # went with its partner
+        remove(path)
+        return True
+    try:
+        if not try_lock(fd) or not same_file(fd, state) or _touched(path) >= oldest or _touched(state) >= oldest:
+            return False
+        remove(path)
+        remove(state)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _touched(path: str) -> float:
+    """When it was last written to; long ago where there is none."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 async def keep_house(catalog: SqliteCatalog, stores: Iterable[StorePaths]) -> None:
-    """Write uses every `FLUSH_SECONDS`, clean once now and once a day. Runs until cancelled.
+    """Write uses every `FLUSH_SECONDS`, clean once now and once an hour. Runs until cancelled.
 
     Cancellation waits for what it is doing; the catalog's last uses are written by its `aclose`.
     """

@@ -15,11 +15,14 @@
         partial/sha256-abcd...        a growing download; flock(2) on it elects its writer; renamed to a blob
         partial/sha256-abcd....notes  what its writer tells the other processes (module notes)
         tmp/<random>                  a put under way; flock(2) says that its process lives
+        uploads/<random>              what a client has sent so far of a file; renamed to a blob
+        uploads/<random>.state        whose it is, and its hash (module uploads_state); flock(2) says who is at it
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from mxart.errors import ConfigError
 
 DIRECTORY_MODE = 0o700
 NOTES = ".notes"
+STATE = ".state"
+_UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class StorePaths:
@@ -39,9 +44,11 @@ class StorePaths:
         self.blobs = root / "blobs"
         self.partials = root / "partial"
         self.temporary = root / "tmp"
+        self.uploads = root / "uploads"
         self._blobs = str(self.blobs)
         self._partials = str(self.partials)
         self._temporary = str(self.temporary)
+        self._uploads = str(self.uploads)
 
     def blob(self, digest: Digest) -> str:
         """The complete file of a digest."""
@@ -59,6 +66,22 @@ class StorePaths:
         """A new name for a file that is not complete yet."""
         return f"{self._temporary}/{secrets.token_hex(12)}"
 
+    def new_upload(self) -> str:
+        """A new id: 128 random bits, so that nobody finds another's."""
+        return secrets.token_hex(16)
+
+    def is_upload(self, name: str) -> bool:
+        """Whether this could be an upload's id: nothing else is ever made part of a path."""
+        return _UPLOAD.match(name) is not None
+
+    def upload(self, name: str) -> str:
+        """The bytes of an upload, by its id."""
+        return f"{self._uploads}/{name}"
+
+    def upload_state(self, name: str) -> str:
+        """What is known of an upload, by its id."""
+        return f"{self._uploads}/{name}{STATE}"
+
     def digest_of(self, name: str) -> Digest | None:
         """The digest whose partial file, or its notes, has this name; None if it is neither."""
         try:
@@ -68,7 +91,7 @@ class StorePaths:
 
     def create(self) -> None:
         """Make the directories. Raises ConfigError."""
-        for path in (self.root, self.blobs, self.partials, self.temporary):
+        for path in (self.root, self.blobs, self.partials, self.temporary, self.uploads):
             make_private(path)
 
 
