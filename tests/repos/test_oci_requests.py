@@ -136,7 +136,6 @@ HOSTILE = {
     "another version": "/v1/search",
     "close to v2": "/v2x/a/manifests/b",
     "tags without list": "/v2/a/tags/",
-    "referrers": f"/v2/a/referrers/{SHA256}",
     "space": "/v2/a b/manifests/c",
     "query in the name": "/v2/a%3fn=1/manifests/c",
 }

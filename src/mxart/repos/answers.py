@@ -7,8 +7,21 @@ from typing import assert_never
 from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
-from mxart.message import Request, Response
-from mxart.repos.base import NOBODY, Blob, Caller, Document, File, Found, Listed, Listing, Operation, Repository, Static
+from mxart.message import Headers, Request, Response
+from mxart.repos.base import (
+    NOBODY,
+    Blob,
+    Caller,
+    Document,
+    File,
+    Found,
+    Listed,
+    Listing,
+    Operation,
+    Referrers,
+    Repository,
+    Static,
+)
 from mxart.repos.seen import packages_seen
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
@@ -32,7 +45,9 @@ async def answer(repository: Repository, operation: Operation, request: Request,
         raise
 
 
-async def _ask(repository: Repository, operation: File | Listing, request: Request, caller: Caller) -> Response:
+async def _ask(
+    repository: Repository, operation: File | Listing | Referrers, request: Request, caller: Caller
+) -> Response:
     match operation:
         case Document() | Blob():
             _demand_reading(repository, operation, caller)
@@ -41,14 +56,17 @@ async def _ask(repository: Repository, operation: File | Listing, request: Reque
         case Listing():
             listed = await _listed(repository, operation, request, caller)
             headers, data = repository.format.render(operation, listed, request.target)
-            extra = (("cache-control", "no-cache"), *((("warning", listed.warning),) if listed.warning else ()))
-            etag = f'"{Digest.of(data).hex[:32]}"'
-            return respond_with(Found(Digest.of(data), len(data), data, headers + extra, etag), request)
+            return _made(headers, data, listed.warning, request)
+        case Referrers():
+            _demand_reading(repository, operation, caller)
+            referred = await repository.referrers(operation, request.trace, caller)
+            headers, data = repository.format.render_referrers(operation, referred, request.target)
+            return _made(headers, data, referred.warning, request)
         case _:
             assert_never(operation)
 
 
-def _demand_reading(repository: Repository, operation: File | Listing, caller: Caller) -> None:
+def _demand_reading(repository: Repository, operation: File | Listing | Referrers, caller: Caller) -> None:
     """Under the name that the repository's rules know: "alpine" is "library/alpine" where it is so upstream."""
     caller.grants.demand("read", repository.name, repository.format.adopt(operation).package)
 
@@ -61,6 +79,13 @@ async def _listed(repository: Repository, operation: Listing, request: Request, 
     if not listed.names:  # who may see nothing is told why, rather than that there is nothing
         caller.grants.demand("read", repository.name, "")
     return listed
+
+
+def _made(headers: Headers, data: bytes, warning: str, request: Request) -> Response:
+    """Bytes that were made for this answer, and may be others the next time."""
+    extra = (("cache-control", "no-cache"), *((("warning", warning),) if warning else ()))
+    digest = Digest.of(data)
+    return respond_with(Found(digest, len(data), data, headers + extra, f'"{digest.hex[:32]}"'), request)
 
 
 def respond_with(found: Found, request: Request) -> Response:

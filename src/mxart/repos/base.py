@@ -109,6 +109,25 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Referrers:
+    """What refers to a manifest, signatures and SBOMs for instance (distribution-spec, "Listing Referrers").
+
+    `digest` is the manifest that is referred to; it need not exist.  Wanted are the descriptors of that
+    `artifact_type` ("": of any) whose digest, as text, comes after `after`, in that order, at most `limit` of them
+    (None: as many as fit into one answer).  `path` is where a proxy keeps upstream's complete list.
+    """
+
+    package: str
+    path: str
+    subject: str
+    digest: Digest
+    artifact_type: str = ""
+    after: str = ""
+    limit: int | None = None
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Static:
     """An answer that needs no bytes from anywhere, such as the ping of OCI."""
 
@@ -116,8 +135,8 @@ class Static:
 
 
 File = Document | Blob
-Operation = File | Listing | Static
-_Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
+Operation = File | Listing | Referrers | Static
+_Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +189,29 @@ class Listed:
 
     names: Sequence[str]
     more: bool
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What an index says about one manifest (image-spec descriptor.md): for referrers.
+
+    `json` is the whole object as an index shows it: these fields, annotations, and whatever we do not know.
+    """
+
+    digest: Digest
+    size: int
+    media_type: str
+    artifact_type: str
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """Descriptors in the order of their digests, whether there are more, and the Warning field's value if stale."""
+
+    descriptors: Sequence[Descriptor]
+    more: bool = False
     warning: str = ""
 
 
@@ -229,6 +271,10 @@ class Format(Protocol):
         """A list as its client wants it; `target` is the request's own: path and query, escaped."""
         ...
 
+    def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
+        """Referrers as their client wants them; `target` as for `render`."""
+        ...
+
     def word(self, problem: Problem) -> Response:
         """An error the way its client shows it to its user."""
         ...
@@ -270,4 +316,12 @@ class Repository(Protocol):
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """Names, never silently short: stale and marked, or a Problem. Cancellation leaks nothing."""
+        ...
+
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
+        """What refers to a manifest: filtered, in order, cut (referring.cut). Nothing refers to what nobody knows.
+
+        Empty only if whoever would know has said so, never short for the sake of trouble: stale and marked, or a
+        Problem.  NotFound is never raised but where a whole repository cannot tell.  Cancellation leaks nothing.
+        """
         ...

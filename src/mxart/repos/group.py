@@ -17,7 +17,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Repository
+from mxart.repos.base import (
+    NOBODY,
+    Caller,
+    Descriptor,
+    File,
+    Format,
+    Found,
+    Listed,
+    Listing,
+    Referred,
+    Referrers,
+    Repository,
+)
+from mxart.repos.referring import cut
 from mxart.repos.seen import packages_seen
 
 
@@ -64,7 +77,7 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
-    def _candidates(self, operation: File | Listing, caller: Caller) -> Sequence[Repository]:
+    def _candidates(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
         """Who may be asked, in order.
 
         Raises Unauthorized or Forbidden where the caller may ask nobody; so is an owned name, which then is asked
@@ -146,12 +159,45 @@ class Group:
         if not found:
             assert absent is not None, "a group has members"
             raise absent
-        trace.outcome = next((outcome for outcome in ("stale", "miss", "joined") if outcome in outcomes), trace.outcome)
+        trace.outcome = _foremost(outcomes, trace)
         merged = sorted(names)
         if operation.limit is not None and len(merged) > operation.limit:
             return Listed(merged[: operation.limit], more=True, warning=warning)
         # Each member gave its first names after the mark, so this many of the union are right.
         return Listed(merged, more=more, warning=warning)
+
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
+        """The union by digest, the first member's word first. One member that fails fails it all, as with lists."""
+        found: list[Descriptor] = []
+        ends: list[str] = []  # behind each of these a member has more that it has not told
+        warning = ""
+        absent: NotFound | None = None
+        outcomes: set[str] = set()
+        for member in self._candidates(operation, caller):
+            try:
+                part = await member.referrers(operation, trace, self._as(member, caller))
+            except NotFound as problem:
+                absent = absent or problem
+                continue
+            except Problem as problem:
+                raise self._told(member, problem) from None
+            found += part.descriptors
+            if part.more and part.descriptors:
+                ends.append(str(part.descriptors[-1].digest))
+            warning = warning or part.warning
+            outcomes.add(trace.outcome)
+        if not outcomes:
+            assert absent is not None, "a group has members"
+            raise absent
+        trace.outcome = _foremost(outcomes, trace)
+        known = [item for item in found if not ends or str(item.digest) <= min(ends)]
+        page = cut(known, operation, warning)
+        return page if page.more or not ends else Referred(page.descriptors, more=True, warning=warning)
+
+
+def _foremost(outcomes: set[str], trace: Trace) -> str:
+    """What to tell of several members' outcomes: the one that took longest."""
+    return next((outcome for outcome in ("stale", "miss", "joined") if outcome in outcomes), trace.outcome)
 
 
 def _closer(seen: NotFound | None, new: NotFound, subject: str) -> NotFound:

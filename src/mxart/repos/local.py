@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mxart.errors import NotFound, Problem
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing
+from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.stock import Shelf, Stock
 
 _STEP = 1000
@@ -81,6 +81,11 @@ class Local:
             if operation.limit is not None and len(names) > operation.limit:
                 return Listed(names[: operation.limit], more=True)
             after = part[-1]
+
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
+        """Nothing can be published here yet that refers to anything."""
+        trace.outcome = "local"
+        return Referred(())
 
     def _part(self, operation: Listing, after: str, limit: int) -> list[str]:
         catalog = self._stock.catalog

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import trio
 
+from mxart.errors import NotFound
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing
+from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.desk import Desk
 from mxart.repos.relay import Relay
 from mxart.repos.remote import Remote, Rules
@@ -76,3 +77,7 @@ class Proxy:
         if self._relay is not None:
             return await self._relay.listing(operation, trace, caller)
         return await self._desk.listing(operation, trace)
+
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
+        """Upstream is not asked yet. Clients then look for the tag that stands in for a list of referrers."""
+        raise NotFound(f"{self.name} cannot tell what refers to a manifest", subject="route")

@@ -19,18 +19,30 @@ from mxart.body import Body
 from mxart.digest import Digest
 from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, UpstreamFailed
 from mxart.message import Headers, Response
-from mxart.repos.base import Blob, Document, Facts, File, Listed, Listing, Operation, Page, Static
-from mxart.repos.oci import media
+from mxart.repos.base import (
+    Blob,
+    Document,
+    Facts,
+    File,
+    Listed,
+    Listing,
+    Operation,
+    Page,
+    Referred,
+    Referrers,
+    Static,
+)
+from mxart.repos.oci import media, referrers
 from mxart.repos.oci.errors import VERSION, word
 from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
 from mxart.upstream.base import Ask
 
-_Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
+_Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
 
 _READS = ("GET", "HEAD")
 _ALLOW = (("allow", "GET, HEAD"),)
-# The last marker splits: a name may itself hold a component "manifests" or "blobs".
-_FILE = re.compile(r"(.*)/(manifests|blobs)/([^/]*)\Z", re.DOTALL)
+# The last marker splits: a name may itself hold a component "manifests".
+_FILE = re.compile(r"(.*)/(manifests|blobs|referrers)/([^/]*)\Z", re.DOTALL)
 # A longest path that can mean something: name, marker, sha512 digest; some escapes.
 _MAX_PATH = 2048
 # Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
@@ -164,6 +176,9 @@ class Oci:
         name = unescape(path).removeprefix("/v2/").removesuffix("/tags/list")
         return Headers(fields), msgspec.json.encode({"name": name, "tags": listed.names})
 
+    def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
+        return referrers.render(operation, referred, target)
+
     def word(self, problem: Problem) -> Response:
         return word(problem)
 
@@ -187,6 +202,8 @@ def _parse(method: str, path: str, query: str) -> Operation:
     match = _FILE.match(below)
     if match is None:
         raise NotFound(f"the registry API has no {shown(path)} for reading", subject="route")
+    if match[2] == "referrers":
+        return referrers.parse(match[1], match[3], query, *_paging(query))
     name = check_name(match[1])
     if match[2] == "blobs":
         digest = check_digest(match[3])
