@@ -170,7 +170,10 @@ class FakeUpstream:
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
             wanted = int(headers.get("content-length", "0"))
             while len(buffer) < wanted:
-                buffer += await stream.receive_some()
+                more = await stream.receive_some()
+                if not more:
+                    return
+                buffer += more
             body, buffer = buffer[:wanted], buffer[wanted:]
             seen = Seen(method, target, headers, body, number)
             self.requests.append(seen)

@@ -23,6 +23,8 @@ class FakeH2:
         self.bodies: dict[str, bytes] = {}
         self.reset: set[str] = set()
         self.mute: set[str] = set()
+        self.early: set[str] = set()  # answered before the body of the request has come; then no more of it is taken
+        self.received: dict[str, bytes] = {}  # the bodies of requests, by path
         self.goaway = False
         self.requests: list[str] = []
         self.connections = 0
@@ -39,6 +41,7 @@ class FakeH2:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         connection.initiate_connection()
         rest: dict[int, tuple[str, bytes]] = {}
+        paths: dict[int, str] = {}
         try:
             await stream.send_all(connection.data_to_send())
             while data := await stream.receive_some(65536):
@@ -46,16 +49,16 @@ class FakeH2:
                     if isinstance(event, h2.events.RequestReceived):
                         path = dict(event.headers)[":path"]
                         self.requests.append(path)
-                        if path in self.mute:
-                            continue
-                        body = self.bodies.get(path)
-                        fields = [
-                            (":status", "404" if body is None else "200"),
-                            ("content-length", str(len(body or b""))),
-                        ]
-                        connection.send_headers(event.stream_id, fields, end_stream=not body)
-                        if body:
-                            rest[event.stream_id] = (path, body)
+                        paths[event.stream_id] = path
+                        if event.stream_ended is not None or path in self.early:
+                            self._answer(connection, event.stream_id, path, rest)
+                    elif isinstance(event, h2.events.DataReceived):
+                        path = paths[event.stream_id]
+                        self.received[path] = self.received.get(path, b"") + event.data
+                        if path not in self.early:
+                            connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                            if event.stream_ended is not None:
+                                self._answer(connection, event.stream_id, path, rest)
                     elif isinstance(event, (h2.events.StreamReset, h2.events.ConnectionTerminated)):
                         rest.pop(getattr(event, "stream_id", 0), None)
                 self._send(connection, rest)
@@ -66,6 +69,17 @@ class FakeH2:
             self.open_connections -= 1
             self.changed.set()
             self.changed = trio.Event()
+
+    def _answer(
+        self, connection: h2.connection.H2Connection, stream: int, path: str, rest: dict[int, tuple[str, bytes]]
+    ) -> None:
+        if path in self.mute:
+            return
+        body = self.bodies.get(path)
+        fields = [(":status", "404" if body is None else "200"), ("content-length", str(len(body or b"")))]
+        connection.send_headers(stream, fields, end_stream=not body)
+        if body:
+            rest[stream] = (path, body)
 
     def _send(self, connection: h2.connection.H2Connection, rest: dict[int, tuple[str, bytes]]) -> None:
         for stream, (path, whole) in list(rest.items()):

@@ -84,7 +84,7 @@ class Authorizer:
             return self._credentials.basic, None, ""
         if mirror.realm is None or not ask.scope:
             return None, None, ""
-        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
+        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=tuple(ask.scope.split()))
         token = await self._token(want)
         return f"Bearer {token}", want, token
 
@@ -109,7 +109,7 @@ def challenge_of(mirror: Mirror, ask: Ask, status: int, headers: Headers) -> tup
     if status == 403 and (headers.get("content-type") or "").lower().startswith("text/html"):
         return None
     if mirror.realm is not None and ask.scope:
-        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=(ask.scope,))
+        want = mirror.wants.get(ask.scope) or replace(mirror.realm, scopes=tuple(ask.scope.split()))
         return render([want.challenge])
     if mirror.challenge:
         return mirror.challenge

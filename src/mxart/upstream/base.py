@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mxart.message import Headers
+from mxart.upstream.payload import Outgoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +19,28 @@ class Ask:
     and those of its site and to nobody else.
     """
 
-    method: str  # GET or HEAD
+    method: str
     path: str  # "v2/library/alpine/manifests/3.20"
     headers: Headers = Headers()
-    scope: str = ""  # what a token must cover, in the token protocol's words: "repository:library/alpine:pull"
+    scope: str = ""  # what a token must cover, as the token protocol has it: "repository:library/alpine:pull,push"
     bulk: bool = False  # a file that may be large: it gets a connection of its own, and a place among the transfers
     avoid: tuple[str, ...] = ()  # `Reply.origin`s that are to be asked last: they broke a body off
     bare: bool = False  # nothing of ours is shown: how upstream asks for a login is the answer that is wanted
     firm: bool = False  # a refusal (401, 403) is told, even if another mirror says "not found"
     lenient: bool = False  # 4xx is an answer like any other
+    body: Outgoing = b""
+    once: bool = False  # not to be sent again unless nothing can have come of it (RFC 9110 section 9.2.2)
+    expects: tuple[int, ...] = ()  # statuses that are answers, too
+    # A whole URL instead of `path`, that the upstream has named by a Location.  It is shown credentials only at the
+    # upstream's own origin, and dialled only where that may lead us.
+    url: str = ""
 
 
 class Reply(Protocol):
-    """An answer of upstream whose head has arrived: 200, 206 or 304; any 4xx to a lenient question; nothing else."""
+    """An answer of upstream whose head has arrived.
+
+    200, 206 or 304, and any 2xx to a method that writes; any 4xx to a lenient question; what the question expects.
+    """
 
     @property
     def status(self) -> int: ...
@@ -39,6 +49,11 @@ class Reply(Protocol):
     @property
     def origin(self) -> str:
         """The configured URL of the mirror that was asked, never a signed one."""
+        ...
+
+    @property
+    def located(self) -> str:
+        """The whole URL that its Location means; "" if there is none, or it is none."""
         ...
 
     async def receive(self) -> bytes:

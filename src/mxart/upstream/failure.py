@@ -62,6 +62,7 @@ class Cause(Enum):
     RANGE = "range"
     STATUS = "status"
     RESTING = "resting"
+    SOURCE = "source"
 
 
 RULES: dict[Cause, Rule] = {
@@ -89,6 +90,7 @@ RULES: dict[Cause, Rule] = {
     Cause.RANGE: Rule(UpstreamFailed, again=False, counts=False),
     Cause.STATUS: Rule(UpstreamFailed, again=False, counts=False),
     Cause.RESTING: Rule(UpstreamUnavailable, again=False, counts=False),
+    Cause.SOURCE: Rule(UpstreamFailed, again=False, counts=False),  # what was to be sent: no fault of theirs
 }
 
 _STATUSES = {
@@ -113,6 +115,7 @@ class Trouble(MxartError):
         self.cause = cause
         self.detail = detail
         self.retry_after = retry_after
+        self.undone = False  # certainly nothing came of the request: it was not sent, or refused for now
         self.elsewhere = False  # behind a redirect: it says nothing about the mirror's own health
         # How the server asks for a login that might lift the refusal; None: nobody can tell, or may be told.
         self.challenge: tuple[str, ...] | None = None
@@ -130,7 +133,7 @@ class Trouble(MxartError):
     def told_as(self, detail: str) -> Trouble:
         """The same in other words."""
         other = Trouble(self.cause, detail, self.retry_after)
-        other.elsewhere, other.challenge = self.elsewhere, self.challenge
+        other.elsewhere, other.challenge, other.undone = self.elsewhere, self.challenge, self.undone
         return other
 
     def problem(self, upstream: str) -> Problem:

@@ -7,6 +7,9 @@ Content-Length, which is what every large file comes as, does not pass through i
 there, the bytes go from the kernel to the caller as they are, and only their number is watched.  That is
 five times as fast as h11's buffers.  Each request gets an h11 connection of its own, so that after a raw
 body nothing has to be put right.
+
+A body of ours is sent while the answer is listened for: a server that wants none of it (a token has died, the disk is
+full) says so before its end, and may close without reading the rest.
 """
 
 from __future__ import annotations
@@ -14,14 +17,18 @@ from __future__ import annotations
 from enum import Enum, auto
 
 import h11
+import trio
 
+from mxart.errors import MxartError
 from mxart.message import Headers
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, trouble_of
+from mxart.upstream.payload import Outgoing, size_of
 from mxart.upstream.url import Origin
 from mxart.upstream.wires import RECEIVE_BYTES, Wire
 from mxart.upstream.zones import Reach
 
 _HEAD_BYTES = 65536
+_WITH_BODY = ("POST", "PUT", "PATCH")  # they announce even an empty one (RFC 9110 section 8.6)
 _FIRST_BYTES = 16384  # a head, and the whole of a small answer
 
 
@@ -44,6 +51,7 @@ class Http1Connection:
         self._framing = _Framing.DONE
         self._rest = b""  # of the body, that came with the head
         self._left = 0
+        self._unsent = 0  # of a body of ours
         self._keep = True
         self._trouble: Trouble | None = None  # met by `take`
         self.expires = 0.0  # kept by the pool
@@ -59,31 +67,77 @@ class Http1Connection:
         return self._wire.is_readable()
 
     async def ask(
-        self, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes
+        self, method: str, target: str, headers: tuple[tuple[str, str], ...], body: Outgoing
     ) -> tuple[int, Headers]:
-        """Send a request, return status and fields of its answer. The Host field is added here."""
+        """Send a request, return status and fields of its answer. The Host field is added here.
+
+        Also raises what reading the body raises.
+        """
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES)
         self._framing = _Framing.BROKEN
         fields = [("host", self.origin.authority), *headers]
-        if body or method == "POST":
-            fields.append(("content-length", str(len(body))))
+        size = size_of(body)
+        if size or method in _WITH_BODY:
+            fields.append(("content-length", str(size)))
         try:
             raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
             request = self._h11.send(h11.Request(method=method, target=target, headers=raw)) or b""
-            if body:
-                request += self._h11.send(h11.Data(data=body)) or b""
-            request += self._h11.send(h11.EndOfMessage()) or b""
-            await self._wire.send_all(request)
-            response = await self._head()
+            if isinstance(body, bytes) and size <= _FIRST_BYTES:
+                if body:
+                    request += self._h11.send(h11.Data(data=body)) or b""
+                request += self._h11.send(h11.EndOfMessage()) or b""
+                await self._wire.send_all(request)
+                response, whole = await self._head(), True
+            else:
+                await self._wire.send_all(request)
+                response, whole = await self._converse(body)
         except UnicodeEncodeError:
             raise Trouble(Cause.PROTOCOL, f"{self.origin}: the request cannot be written as HTTP") from None
         except FOREIGN as error:
             raise trouble_of(error, str(self.origin)) from None
         status = response.status_code
         found = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in response.headers.raw_items())
-        self._keep = response.http_version == b"1.1" and "close" not in (found.combined("connection") or "").lower()
+        close = "close" in (found.combined("connection") or "").lower()
+        self._keep = whole and response.http_version == b"1.1" and not close
         self._frame(method, status, found)
         return status, found
+
+    async def _converse(self, body: Outgoing) -> tuple[h11.Response, bool]:
+        """Send a body, listening; the answer, and whether all was sent before it came."""
+        heard: list[h11.Response] = []
+        failed: list[Exception] = []
+        self._unsent = size_of(body)
+
+        async def listen() -> None:
+            try:
+                heard.append(await self._head())
+            except (Trouble, *FOREIGN) as error:
+                failed.append(error)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            try:
+                await self._send_body(body)
+            except MxartError as error:
+                failed.append(error)
+                nursery.cancel_scope.cancel()
+            except FOREIGN:
+                pass  # who closed it may have said why before: `listen` hears that, or that there was nothing
+        if heard:
+            return heard[0], not self._unsent
+        raise failed[0]
+
+    async def _send_body(self, body: Outgoing) -> None:
+        if isinstance(body, bytes):
+            await self._wire.send_all(body)
+            self._unsent = 0
+            return
+        async with body.open() as pieces:
+            while self._unsent:
+                data = await pieces.receive()
+                await self._wire.send_all(data)
+                self._unsent -= len(data)
 
     async def _head(self) -> h11.Response:
         started = False

@@ -28,6 +28,7 @@ import trio
 
 from mxart.message import Headers
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, trouble_of
+from mxart.upstream.payload import Outgoing, size_of
 from mxart.upstream.url import Origin
 from mxart.upstream.wires import RECEIVE_BYTES, Wire
 
@@ -82,17 +83,39 @@ class Http2Connection:
         self.users += 1
         return Http2Stream(self)
 
-    def begin(self, stream: Http2Stream, fields: list[tuple[str, str]], body: bytes) -> None:
-        """For a stream: queue its request. Raises Trouble."""
+    def begin(self, stream: Http2Stream, fields: list[tuple[str, str]], *, end: bool) -> None:
+        """For a stream: queue the head of its request; `end`: there is no body. Raises Trouble."""
         try:
             stream.number = self._h2.get_next_available_stream_id()
             self._streams[stream.number] = stream
-            self._h2.send_headers(stream.number, fields, end_stream=not body)
-            size = self._h2.max_outbound_frame_size
-            for at in range(0, len(body), size):
-                self._h2.send_data(stream.number, body[at : at + size], end_stream=at + size >= len(body))
+            self._h2.send_headers(stream.number, fields, end_stream=end)
         except h2.exceptions.H2Error as error:
             raise self._die(Trouble(Cause.RESET, f"{self.origin}: HTTP/2: {error}")) from None
+
+    async def send(self, stream: Http2Stream, data: bytes) -> None:
+        """For a stream: send a piece of its body, as the peer's windows allow; b"" ends it. Raises Trouble.
+
+        Returns early when the answer is there: whoever answers before the end wants no more of it.
+        """
+        number, rest = stream.number, memoryview(data)
+        while not stream.answered:
+            try:
+                if not data:
+                    self._h2.end_stream(number)
+                    stream.sent = True
+                    break
+                size = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, len(rest))
+                if size > 0:
+                    self._h2.send_data(number, bytes(rest[:size]))
+                    rest = rest[size:]
+                    await self.flush()
+            except h2.exceptions.H2Error as error:
+                # A reset that has come in the meantime says it better.
+                raise stream.trouble or self._die(Trouble(Cause.RESET, f"{self.origin}: HTTP/2: {error}")) from None
+            if not rest:
+                return
+            await self.wait(stream, lambda: stream.answered or self._h2.local_flow_control_window(number) > 0)
+        await self.flush()
 
     async def wait(self, stream: Http2Stream, ready: Callable[[], bool]) -> None:
         """For a stream: send what is to be sent, and receive until something is ready. Raises Trouble.
@@ -192,6 +215,7 @@ class Http2Stream:
         self.connection = connection
         self.number = 0
         self.trouble: Trouble | None = None
+        self.sent = False  # the whole request
         self._head: list[tuple[str, str]] | None = None
         self._chunks: list[bytes] = []
         self._held = 0  # of the window: the bytes in `_chunks`, with their padding
@@ -199,19 +223,40 @@ class Http2Stream:
         self._released = False
 
     async def ask(
-        self, method: str, target: str, headers: tuple[tuple[str, str], ...], body: bytes
+        self, method: str, target: str, headers: tuple[tuple[str, str], ...], body: Outgoing
     ) -> tuple[int, Headers]:
-        """Send a request, return status and fields of its answer."""
+        """Send a request, return status and fields of its answer. Also raises what reading the body raises."""
         origin = self.connection.origin
         fields = [(":method", method), (":scheme", origin.scheme), (":authority", origin.authority), (":path", target)]
         fields += headers
-        if body or method == "POST":
-            fields.append(("content-length", str(len(body))))
-        self.connection.begin(self, fields, body)
+        size = size_of(body)
+        if size or method in ("POST", "PUT", "PATCH"):
+            fields.append(("content-length", str(size)))
+        self.sent = not size
+        self.connection.begin(self, fields, end=self.sent)
+        if size:
+            await self._send(body)
         await self.connection.wait(self, lambda: self._head is not None)
         head = self._head or []
         status = next((value for name, value in head if name == ":status"), "")
         return int(status), Headers((name, value) for name, value in head if not name.startswith(":"))
+
+    @property
+    def answered(self) -> bool:
+        """Whether the head of the answer is there."""
+        return self._head is not None
+
+    async def _send(self, body: Outgoing) -> None:
+        if isinstance(body, bytes):
+            await self.connection.send(self, body)
+        else:
+            unsent = body.length
+            async with body.open() as pieces:
+                while unsent and not self.answered:
+                    data = await pieces.receive()
+                    await self.connection.send(self, data)
+                    unsent -= len(data)
+        await self.connection.send(self, b"")
 
     def take(self, event: h2.events.Event) -> None:
         """For the connection: something came."""
@@ -223,7 +268,7 @@ class Http2Stream:
             self._held += event.flow_controlled_length or 0
         elif isinstance(event, h2.events.StreamEnded):
             self._ended = True
-        elif isinstance(event, h2.events.StreamReset):
+        elif isinstance(event, h2.events.StreamReset) and not self._ended:  # after an early answer it is usual
             what = "broke off the body" if self._head is not None else "refused"
             self.trouble = Trouble(Cause.RESET, f"{self.connection.origin} {what} (HTTP/2 error {event.error_code})")
 
@@ -241,4 +286,4 @@ class Http2Stream:
         """Let go. Idempotent."""
         if not self._released:
             self._released = True
-            await self.connection.leave(self, ended=self._ended)
+            await self.connection.leave(self, ended=self._ended and self.sent)

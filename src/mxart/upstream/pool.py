@@ -16,11 +16,12 @@ from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, reason, trouble_of
 from mxart.upstream.http1 import Http1Connection
 from mxart.upstream.http2 import Http2Connection, Http2Stream
+from mxart.upstream.payload import Outgoing, Watched
 from mxart.upstream.proxies import Ways
 from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
-from mxart.upstream.url import Origin
+from mxart.upstream.url import Origin, Url
 from mxart.upstream.wires import PlainWire, TlsWire, Wire
 from mxart.upstream.zones import Reach, Zone
 
@@ -33,8 +34,11 @@ _SMALL_REST = 65536  # a rest of a body that is cheaper to read than a new conne
 class Exchange:
     """One request and its answer. Close it; what was read to its end leaves a connection for others."""
 
-    def __init__(self, pool: Pool, channel: Http1Connection | Http2Stream, status: int, headers: Headers) -> None:
+    def __init__(
+        self, pool: Pool, channel: Http1Connection | Http2Stream, url: Url, status: int, headers: Headers
+    ) -> None:
         self._pool = pool
+        self.url = url
         self._channel = channel
         self._closed = False
         self.status = status
@@ -101,30 +105,42 @@ class Pool:
         target: str,
         headers: tuple[tuple[str, str], ...],
         *,
-        body: bytes = b"",
+        body: Outgoing = b"",
         bulk: bool = False,
         reach: Reach = None,
+        once: bool = False,
     ) -> Exchange:
         """Send a request to a server and return when the head of the answer is there.
 
         `bulk` wants a connection of its own (HTTP/1.1).  `reach` is as Dialer.connect wants it.
+        `once`: it must not be sent a second time, not even where the first went into a connection that was closing.
 
-        Raises Trouble.  Cancellation closes the connection.
+        Raises Trouble, and what reading the body raises.  Cancellation closes the connection.
         """
         self.sweep()
         while True:
             channel, used = self._kept(origin, bulk, reach)
             if channel is None:
-                channel = await self._open(origin, bulk, reach)
+                try:
+                    channel = await self._open(origin, bulk, reach)
+                except Trouble as error:
+                    error.undone = True
+                    raise
+            sending: Outgoing = body
             try:
-                with trio.fail_after(self.timeouts.first_byte):
-                    status, found = await channel.ask(method, target, headers, body)
+                with trio.fail_after(self.timeouts.first_byte) as scope:
+                    if not isinstance(body, bytes):
+                        sending = Watched(body, scope, self.timeouts.idle, self.timeouts.first_byte)
+                    status, found = await channel.ask(method, target, headers, sending)
             except trio.TooSlowError:
                 await self._drop(channel)
+                if isinstance(sending, Watched) and not sending.complete:
+                    why = f"{origin} took nothing of the body for {self.timeouts.idle:g} s"
+                    raise Trouble(Cause.STALLED, why) from None
                 raise Trouble(Cause.SILENT, f"{origin} did not answer within {self.timeouts.first_byte:g} s") from None
             except Trouble as error:
                 await self._drop(channel)
-                if used and error.cause is Cause.RESET:
+                if used and error.cause is Cause.RESET and not once:
                     # The server closed it while it was idle, just as the request was sent: no failure of anybody.
                     _log.debug("%s closed an idle connection; opening another", origin)
                     continue
@@ -132,7 +148,7 @@ class Pool:
             except BaseException:
                 await self._drop(channel)
                 raise
-            return Exchange(self, channel, status, found)
+            return Exchange(self, channel, Url(origin, target), status, found)
 
     async def reach(self, origin: Origin) -> frozenset[Zone]:
         """Where a server may lead us. Raises Trouble."""

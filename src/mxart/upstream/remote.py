@@ -53,6 +53,17 @@ class _Reply:
         self.headers = exchange.headers
         self.origin = mirror.text
 
+    @property
+    def located(self) -> str:
+        location = self.headers.get("location")
+        if location is None:
+            return ""
+        try:
+            url = self._exchange.url.join(location)
+        except ValueError:
+            return ""
+        return f"{url.origin}{url.target}"
+
     async def receive(self) -> bytes:
         if self._headless:
             return b""
@@ -164,6 +175,8 @@ class Remote:
                         error.challenge = None  # a login is for the upstream itself, not for whoever mirrors it
                     self._note(mirror, ask, error)
                     troubles.append(error)
+                    if ask.once and not error.undone:
+                        raise self._worst(troubles[-1:]) from None
                 except NotFound:
                     denials = [trouble for trouble in troubles if trouble.denied]
                     if ask.firm and denials:

@@ -134,8 +134,9 @@ class Tokens:
             _log.warning("%s names the token server %s of another domain: it gets no credentials", upstream, realm)
             credentials = ANONYMOUS
         scopes = challenge.get("scope").split()
-        if scope and scope not in scopes:
-            scopes.append(scope)  # behind the challenge's own: some servers read only the first
+        for one in scope.split():
+            if one not in scopes:
+                scopes.append(one)  # behind the challenge's own: some servers read only the first
         return Want(realm, challenge.get("service"), tuple(scopes), credentials)
 
     def known(self, want: Want) -> str | None:

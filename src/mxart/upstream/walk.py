@@ -31,6 +31,7 @@ from mxart.via import hops, via
 _log = logging.getLogger("mxart.upstream")
 _REDIRECTS = 5
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_SAME_METHOD = (307, 308)  # the others make a GET of what writes (RFC 9110 section 15.4)
 _SECRETS = ("authorization", "cookie", "proxy-authorization")
 
 
@@ -55,10 +56,8 @@ class Walker:
 
     async def walk(self, mirror: Mirror, ask: Ask) -> Exchange:
         """The answer, if it is one. Raises Trouble, NotFound. Cancellation closes what was opened."""
-        url = mirror.url.child(ask.path)
+        url, trusted, reach = await self._start(mirror, ask)
         seen = {url}
-        trusted = True
-        reach: Reach = None
         method = ask.method
         while True:
             try:
@@ -69,7 +68,8 @@ class Walker:
                 raise
             try:
                 status = exchange.status
-                if status not in _REDIRECT_STATUSES:
+                writes = method not in ("GET", "HEAD")
+                if status not in (_SAME_METHOD if writes else _REDIRECT_STATUSES):
                     if method == "HEAD" and status in (405, 501):
                         # Some servers have no HEAD; the head of a GET says the same, and its body stays unread.
                         method = "GET"
@@ -96,6 +96,13 @@ class Walker:
             _log.debug("%s: %s redirects to %s", self.name, url, following)
             url = following
 
+    async def _start(self, mirror: Mirror, ask: Ask) -> tuple[Url, bool, Reach]:
+        """Where to, whether that is the mirror itself, and what may be dialled for it. Raises Trouble."""
+        if not ask.url:
+            return mirror.url.child(ask.path), True, None
+        url = _checked(mirror.url, "named", ask.url)
+        return url, keeps_credentials(mirror.url.origin, url.origin), await self._reach(url, mirror)
+
     async def _reach(self, url: Url, *by: Mirror) -> Reach:
         """What may be dialled for a URL that one of these mirrors named. Raises Trouble."""
         if any(url.origin.host == mirror.url.origin.host for mirror in self._mirrors):
@@ -117,18 +124,13 @@ class Walker:
         location = exchange.headers.get("location")
         if location is None:
             raise Trouble(Cause.REDIRECT, f"{url} redirects ({exchange.status}) without saying where")
-        try:
-            following = url.join(location)
-        except ValueError as error:
-            raise Trouble(Cause.REDIRECT, f"{url} redirects to a place that is none: {error}") from None
-        if url.origin.scheme == "https" and following.origin.scheme != "https":
-            raise Trouble(Cause.REDIRECT, f"{url} redirects from https to http ({following}), which is refused")
-        return following
+        return _checked(url, "redirects to", location)
 
     def _judge(self, mirror: Mirror, url: Url, ask: Ask, exchange: Exchange, *, trusted: bool) -> None:
         """Let an answer through, or raise what it is."""
         status, headers = exchange.status, exchange.headers
         answered = ask.lenient and 400 <= status < 500 and status not in (407, 408)  # those are about the way
+        answered = answered or status in ask.expects or (200 <= status < 300 and ask.method not in ("GET", "HEAD"))
         if status in (404, 410) and not answered:
             raise NotFound(f"{self.name}: {mirror.url.origin} answers {status} to {ask.method} {url}")
         ranged = "range" in ask.headers
@@ -146,6 +148,7 @@ class Walker:
         if status == 401:
             hint = " (credentials are wrong or missing)"
         trouble = status_trouble(status, f"{url.origin} answers {status} to {ask.method} {url}{hint}", wait)
+        trouble.undone = status == 429
         if status in (401, 403) and trusted:
             trouble.challenge = challenge_of(mirror, ask, status, headers)
         raise trouble
@@ -163,7 +166,7 @@ class Walker:
             headers = (*headers, ("via", via((*hops(ask.headers), self._pseudonym))))
         if authorization is not None:
             headers = (*headers, ("authorization", authorization))
-        exchange = await self._exchange(url, method, headers, b"", bulk=ask.bulk, reach=reach)
+        exchange = await self._exchange(url, method, headers, ask, reach)
         # What a caller's own credentials have left is not ours to tell.
         if trusted and "authorization" not in ask.headers:
             if (budget := budget_of(exchange.headers)) is not None:
@@ -173,10 +176,12 @@ class Walker:
         return exchange
 
     async def _exchange(
-        self, url: Url, method: str, headers: tuple[tuple[str, str], ...], body: bytes, *, bulk: bool, reach: Reach
+        self, url: Url, method: str, headers: tuple[tuple[str, str], ...], ask: Ask, reach: Reach
     ) -> Exchange:
         started = trio.current_time()
-        exchange = await self._pool.ask(method, url.origin, url.target, headers, body=body, bulk=bulk, reach=reach)
+        exchange = await self._pool.ask(
+            method, url.origin, url.target, headers, body=ask.body, bulk=ask.bulk, reach=reach, once=ask.once
+        )
         seconds = trio.current_time() - started
         self.observer.answered(self.name, exchange.status, seconds)
         _log.debug("%s: %s %s: %d in %.3f s", self.name, method, url, exchange.status, seconds)
@@ -194,9 +199,20 @@ class Walker:
             *((("via", via((self._pseudonym,))),) if self._pseudonym else ()),
         )
         reach = await self._reach(url, *self._mirrors)
-        exchange = await self._exchange(url, method, headers, body, bulk=False, reach=reach)
+        exchange = await self._exchange(url, method, headers, Ask(method, "", body=body), reach)
         try:
             data = await exchange.read(max_bytes)
         finally:
             await exchange.aclose()
         return exchange.status, data, parse_retry_after(exchange.headers.get("retry-after"), time.time())
+
+
+def _checked(base: Url, how: str, location: str) -> Url:
+    """Where a Location leads. Raises Trouble for a place that is none, or less safe than who named it."""
+    try:
+        following = base.join(location)
+    except ValueError as error:
+        raise Trouble(Cause.REDIRECT, f"{base} {how} a place that is none: {error}") from None
+    if base.origin.scheme == "https" and following.origin.scheme != "https":
+        raise Trouble(Cause.REDIRECT, f"{base} {how} {following}: from https to http, which is refused")
+    return following

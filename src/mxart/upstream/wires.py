@@ -7,6 +7,8 @@ hand it on without looking; that alone is several times faster than reading 64 K
 buffers.  TLS goes through a pair of memory BIOs: a big piece of ciphertext is put in, and records of
 at most 16 KiB are taken out until there are no more, all without going back to the event loop.
 
+A body is sent while its answer is listened for: one task may send while another receives.
+
 Cancelling a receive loses nothing.  Cancelling a send may leave half a message on the wire; the wire is
 then torn, and every later call raises.  Errors are OSError and ssl.SSLError, mapped by the callers.
 """
@@ -104,6 +106,7 @@ class TlsWire:
         self._out = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
         self._scratch: memoryview | None = None  # for ciphertext
+        self._sender = trio.Lock()  # what a receive has to say must not fall into the middle of a send
 
     @property
     def alpn(self) -> str:
@@ -193,4 +196,6 @@ class TlsWire:
 
     async def _flush(self) -> None:
         if self._out.pending:
-            await self._wire.send_all(self._out.read())
+            async with self._sender:
+                if data := self._out.read():
+                    await self._wire.send_all(data)
