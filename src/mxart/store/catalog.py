@@ -13,14 +13,14 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import trio
 
-from mxart.digest import Digest
-from mxart.errors import Problem, StorageFull
+from mxart.errors import MxartError, Problem, StorageFull
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.generation import Generation
+from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
 from mxart.store.schema import connect, prepare
 
 _FILE = """
@@ -40,21 +40,6 @@ _PACKAGES = """
     SELECT p.name FROM packages p JOIN repositories r ON r.id = p.repository
     WHERE r.name = ? AND p.name > ? ORDER BY p.name LIMIT ?"""
 _MISSING = "SELECT 1 FROM missing WHERE repository = ? AND path = ? AND until > ?"
-_PUT_FILE = """
-    INSERT INTO files (repository, package, path, digest, size, media_type, etag, last_modified, origin, created,
-                       validated)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (repository, path) DO UPDATE SET
-        package = excluded.package, digest = excluded.digest, size = excluded.size, media_type = excluded.media_type,
-        etag = excluded.etag, last_modified = excluded.last_modified, origin = excluded.origin,
-        created = excluded.created, validated = excluded.validated
-    RETURNING id"""
-_PUT_VERSION = """
-    INSERT INTO versions (package, name, digest, created) VALUES (?, ?, ?, ?)
-    ON CONFLICT (package, name) DO UPDATE SET digest = excluded.digest RETURNING id"""
-_PUT_TAG = """
-    INSERT INTO tags (package, name, version, file) VALUES (?, ?, ?, ?)
-    ON CONFLICT (package, name) DO UPDATE SET version = excluded.version, file = excluded.file"""
 _PUT_MISSING = """
     INSERT INTO missing (repository, path, until) VALUES (?, ?, ?)
     ON CONFLICT (repository, path) DO UPDATE SET until = excluded.until"""
@@ -62,25 +47,26 @@ _PUT_USE = """
     INSERT INTO uses (file, last)
     SELECT f.id, ? FROM files f JOIN repositories r ON r.id = f.repository WHERE r.name = ? AND f.path = ?
     ON CONFLICT (file) DO UPDATE SET last = max(last, excluded.last)"""
-_FORGET_EMPTY = """
-    DELETE FROM packages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM files WHERE package = packages.id)"""
-
 
 _TOGETHER = 500  # writes in one transaction
 
-_Work = Callable[[sqlite3.Connection], object]
+_T = TypeVar("_T")
 
 
-class _Job:
+class _Job(Generic[_T]):
     """A write that waits for its transaction."""
 
-    __slots__ = ("done", "error", "tell", "work")
+    __slots__ = ("done", "error", "result", "tell", "work")
 
-    def __init__(self, work: _Work, tell: bool) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], _T], tell: bool) -> None:
         self.work = work
         self.tell = tell
         self.done = False
-        self.error: sqlite3.Error | None = None
+        self.error: sqlite3.Error | MxartError | None = None
+        self.result: list[_T] = []
+
+    def attempt(self, db: sqlite3.Connection) -> None:
+        self.result[:] = (self.work(db),)
 
 
 class SqliteCatalog:
@@ -97,7 +83,7 @@ class SqliteCatalog:
         self._writer = connect(path)
         self._generation = generation
         self._turn = trio.Lock()
-        self._jobs: deque[_Job] = deque()  # filled by the loop, emptied by the writing thread
+        self._jobs: deque[_Job[Any]] = deque()  # filled by the loop, emptied by the writing thread
         self._uses: dict[tuple[str, str], float] = {}
         if generation is not None:
             # The last process in this slot may have died between a commit and saying so.
@@ -113,7 +99,7 @@ class SqliteCatalog:
         return int(version)
 
     def file(self, repository: str, path: str) -> FileRecord | None:
-        rows = self._ask(_FILE, (repository, path))
+        rows = self.ask(_FILE, (repository, path))
         if not rows:
             return None
         owner, package, name, digest, size, media_type, etag, last_modified, origin, created, validated = rows[0]
@@ -121,7 +107,7 @@ class SqliteCatalog:
             owner,
             package,
             name,
-            _digest(digest),
+            as_digest(digest),
             size,
             media_type,
             etag,
@@ -132,30 +118,31 @@ class SqliteCatalog:
         )
 
     def tags(self, repository: str, package: str, after: str, limit: int) -> list[VersionRecord]:
-        rows: list[tuple[str, str, float]] = self._ask(_TAGS, (repository, package, after, limit))
-        return [VersionRecord(name, _digest(digest), created) for name, digest, created in rows]
+        rows: list[tuple[str, str, float]] = self.ask(_TAGS, (repository, package, after, limit))
+        return [VersionRecord(name, as_digest(digest), created) for name, digest, created in rows]
 
     def has_package(self, repository: str, package: str) -> bool:
-        return bool(self._ask(_HAS_PACKAGE, (repository, package)))
+        return bool(self.ask(_HAS_PACKAGE, (repository, package)))
 
     def packages(self, repository: str, after: str, limit: int) -> list[str]:
-        rows: list[tuple[str]] = self._ask(_PACKAGES, (repository, after, limit))
+        rows: list[tuple[str]] = self.ask(_PACKAGES, (repository, after, limit))
         return [name for (name,) in rows]
 
     def missing(self, repository: str, path: str, now: float) -> bool:
-        return bool(self._ask(_MISSING, (repository, path, now)))
+        return bool(self.ask(_MISSING, (repository, path, now)))
 
     def last_use(self, repository: str, path: str) -> float | None:
         """When a file was last used, in seconds since the epoch; None: never since it was put, or not written yet."""
         pending = self._uses.get((repository, path))
-        rows: list[tuple[float]] = self._ask(
+        rows: list[tuple[float]] = self.ask(
             "SELECT u.last FROM uses u JOIN files f ON f.id = u.file JOIN repositories r ON r.id = f.repository"
             " WHERE r.name = ? AND f.path = ?",
             (repository, path),
         )
         return max([last for (last,) in rows] + ([pending] if pending is not None else []), default=None)
 
-    def _ask(self, statement: str, values: tuple[str | float, ...]) -> list[Any]:  # sqlite3's rows are untyped
+    def ask(self, statement: str, values: tuple[str | float, ...]) -> list[Any]:  # sqlite3's rows are untyped
+        """The rows that a statement finds: for the other roles of the catalog (module publications)."""
         try:
             return self._reader.execute(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -164,7 +151,7 @@ class SqliteCatalog:
     # Writing
 
     async def put_file(self, record: FileRecord) -> None:
-        await self._write(lambda db: _put_file(db, record))
+        await self.write(lambda db: put_file(db, record))
 
     async def forget_file(self, repository: str, path: str) -> None:
         def forget(db: sqlite3.Connection) -> None:
@@ -173,24 +160,22 @@ class SqliteCatalog:
                 " RETURNING package",
                 (repository, path),
             ).fetchall()
-            db.executemany(_FORGET_EMPTY, rows)
+            for (owner,) in rows:
+                forget_empty(db, owner)
 
-        await self._write(forget)
+        await self.write(forget)
 
     async def put_tag(self, repository: str, package: str, tag: str, record: FileRecord) -> None:
         if (record.repository, record.package) != (repository, package):
             raise ValueError(f"a tag of {repository} {package} cannot name a file of another package")
 
         def put(db: sqlite3.Connection) -> None:
-            owner, file = _put_file(db, record)
-            digest = str(record.digest)
-            ((version,),) = db.execute(_PUT_VERSION, (owner, digest, digest, record.created)).fetchall()
-            db.execute(_PUT_TAG, (owner, tag, version, file))
+            put_tag(db, tag, record)
 
-        await self._write(put)
+        await self.write(put)
 
     async def put_missing(self, repository: str, path: str, until: float) -> None:
-        await self._write(lambda db: db.execute(_PUT_MISSING, (repository, path, until)))
+        await self.write(lambda db: db.execute(_PUT_MISSING, (repository, path, until)))
 
     def used(self, repository: str, path: str, now: float) -> None:
         self._uses[repository, path] = now
@@ -203,7 +188,7 @@ class SqliteCatalog:
             db.executemany(_PUT_USE, [(last, repository, path) for (repository, path), last in uses.items()])
             db.execute("DELETE FROM missing WHERE until <= ?", (now,))
 
-        await self._write(write, tell=False)
+        await self.write(write, tell=False)
 
     async def aclose(self, now: float) -> None:
         """Write what is pending and close. A failure to do the former is not worth failing for."""
@@ -219,7 +204,12 @@ class SqliteCatalog:
         self._reader.close()
         self._writer.close()
 
-    async def _write(self, work: _Work, *, tell: bool = True) -> None:
+    async def write(self, work: Callable[[sqlite3.Connection], _T], *, tell: bool = True) -> _T:
+        """Do some work in a transaction, and return what it returns once that is durable.
+
+        It runs in a thread; an MxartError that it raises takes back what it did, and is raised here.
+        `tell`: the generation moves.
+        """
         job = _Job(work, tell)
         self._jobs.append(job)
         try:
@@ -230,12 +220,16 @@ class SqliteCatalog:
         finally:
             if job in self._jobs:
                 self._jobs.remove(job)  # cancelled before a thread took it
-        if job.error is not None:
+        if isinstance(job.error, sqlite3.Error):
             raise _as_problem(job.error) from job.error
+        if job.error is not None:
+            raise job.error
+        (result,) = job.result
+        return result
 
     def _transact(self) -> None:
         """In a thread: whatever waits to be written by now, as one transaction and with one sync."""
-        jobs: list[_Job] = []
+        jobs: list[_Job[Any]] = []
         while self._jobs and len(jobs) < _TOGETHER:
             jobs.append(self._jobs.popleft())
         db = self._writer
@@ -249,59 +243,27 @@ class SqliteCatalog:
                 db.execute("ROLLBACK")
             for job in jobs:
                 job.error = error
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
         if self._generation is not None and any(job.tell and job.error is None for job in jobs):
             self._generation.bump()
         for job in jobs:
             job.done = True
 
-    def _attempt(self, job: _Job) -> None:
+    def _attempt(self, job: _Job[Any]) -> None:
         """One of several writes: it fails alone, unless SQLite has given up the whole transaction."""
         db = self._writer
         db.execute("SAVEPOINT job")
         try:
-            job.work(db)
-        except sqlite3.Error as error:
+            job.attempt(db)
+        except (sqlite3.Error, MxartError) as error:
             if not db.in_transaction:
                 raise
             job.error = error
             db.execute("ROLLBACK TO job")
         db.execute("RELEASE job")
-
-
-def _put_file(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
-    """Returns the rows of its package and of itself."""
-    db.execute("INSERT INTO repositories (name) VALUES (?) ON CONFLICT DO NOTHING", (record.repository,))
-    ((repository,),) = db.execute("SELECT id FROM repositories WHERE name = ?", (record.repository,)).fetchall()
-    db.execute(
-        "INSERT INTO packages (repository, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (repository, record.package)
-    )
-    ((package,),) = db.execute(
-        "SELECT id FROM packages WHERE repository = ? AND name = ?", (repository, record.package)
-    ).fetchall()
-    ((file,),) = db.execute(
-        _PUT_FILE,
-        (
-            repository,
-            package,
-            record.path,
-            str(record.digest),
-            record.size,
-            record.media_type,
-            record.etag,
-            record.last_modified,
-            record.origin,
-            record.created,
-            record.validated,
-        ),
-    ).fetchall()
-    db.execute("DELETE FROM missing WHERE repository = ? AND path = ?", (record.repository, record.path))
-    return package, file
-
-
-def _digest(text: str) -> Digest:
-    """A digest that was checked before it was put."""
-    algorithm, _, value = text.partition(":")
-    return Digest(algorithm, value)
 
 
 _TABLE: dict[int, type[Problem]] = {sqlite3.SQLITE_FULL: StorageFull}

@@ -70,6 +70,26 @@ MIGRATIONS = (
         last REAL NOT NULL
     ) STRICT;
     """,
+    # What a manifest needs, and what it says about another one.
+    """
+    CREATE TABLE links (
+        file INTEGER NOT NULL REFERENCES files ON DELETE CASCADE,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (file, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX links_of_digest ON links (digest);
+    CREATE TABLE referrers (
+        file INTEGER PRIMARY KEY REFERENCES files ON DELETE CASCADE,
+        package INTEGER NOT NULL REFERENCES packages ON DELETE CASCADE,
+        subject TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        artifact_type TEXT NOT NULL,
+        descriptor BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX referrers_of_subject ON referrers (package, subject, digest);
+    DROP INDEX files_of_package;
+    CREATE INDEX files_of_package ON files (package, digest);
+    """,
 )
 
 

@@ -1,0 +1,180 @@
+"""Publishing, in neutral words: what a client may want to write, what became of it, and who takes it.
+
+A format parses a `Write` and renders its `Outcome`; a `Publisher` does the work and never sees a path's
+meaning.  Large files come in uploads, which survive the connection and the process; small ones (a manifest, a
+module's description) whole, with everything that becomes true with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mxart.digest import Digest
+from mxart.errors import Problem
+from mxart.message import RequestBody, Trace
+from mxart.store.published import Need, Referrer
+
+if TYPE_CHECKING:  # whose operations include these
+    from mxart.repos.base import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Begin an upload of a package.
+
+    With `digest` and its `path` the whole file follows in this request's body.  With `mount` and its `path`
+    nothing need be sent if the caller may read these bytes somewhere; `source` is where he says they are, "" if he does
+    not.  `algorithm` is that of the digest that will be named at the end, "" if he does not say.
+    """
+
+    package: str
+    subject: str
+    algorithm: str = ""
+    digest: Digest | None = None
+    mount: Digest | None = None
+    path: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append this request's body to an upload. `start` is where it believes that to be; None: wherever that is."""
+
+    package: str
+    subject: str
+    upload: str
+    start: int | None = None
+    length: int | None = None  # that the request says its range has
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Append this request's body, which may be empty, and publish the upload under `path` if it has that digest."""
+
+    package: str
+    subject: str
+    upload: str
+    path: str
+    digest: Digest
+    start: int | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an upload has come."""
+
+    package: str
+    subject: str
+    upload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Throw an upload away."""
+
+    package: str
+    subject: str
+    upload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish a small file, this request's body.
+
+    `digest` is what the client says it has, None if he does not; `tags` are to point at it, each with the path of
+    its own file record.
+    """
+
+    package: str
+    subject: str
+    media_type: str  # as the client sent it, "" if he did not
+    digest: Digest | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a name. `version` is set where it is the name of a version: whatever tags it has go too."""
+
+    package: str
+    path: str
+    subject: str
+    version: str = ""
+
+
+Write = Begin | Append | Finish | Progress | Cancel | Publish | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Uploading:
+    """An upload goes on: its first `offset` bytes are here."""
+
+    upload: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file is published under its digest."""
+
+    digest: Digest
+    mounted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A small file is published, and these tags point at it. `subject`: what it is a referrer of."""
+
+    digest: Digest
+    tags: tuple[str, ...]
+    subject: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """It is deleted, or the upload cancelled. `warning` is for the client's user, "" if there is nothing to say."""
+
+    warning: str = ""
+
+
+Outcome = Uploading | Stored | Published | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a small file says about others. `nests`: it may need files that need others themselves."""
+
+    needs: tuple[Need, ...] = ()
+    referrer: Referrer | None = None
+    nests: bool = False
+
+
+class WrongOffset(Problem):
+    """A piece of an upload does not begin where the last one ended: 416. `at` says where that is."""
+
+    status = 416
+
+    def __init__(self, message: str, at: Uploading, *, subject: str) -> None:
+        super().__init__(message, subject=subject)
+        self.at = at
+
+
+class Publisher(Protocol):
+    """A repository that takes what clients write. Shared by all requests of a worker."""
+
+    @property
+    def name(self) -> str:
+        """The repository that it ends up in: the one that the caller's rights are asked about."""
+        ...
+
+    async def write(self, operation: Write, body: RequestBody, trace: Trace, caller: Caller) -> Outcome:
+        """Do it, all or nothing, durably when this returns. The same bytes again succeed.
+
+        That the caller may publish or delete has been seen to; that he may overwrite is demanded here, where a tag
+        moves.  Raises NotFound for an unknown upload, another user's too; WrongOffset; BadRequest for a wrong digest
+        or a file that is not what it should be, naming what is missing; TooLarge; StorageFull; Disconnected.
+        Cancelled: what came of an upload stays, everything else happened or did not.
+        """
+        ...

@@ -1,0 +1,181 @@
+"""What was published, and what hangs together: the catalog's role `Publications` in SQLite.
+
+One transaction publishes.  It looks, inside itself, for everything that the new file needs, and that its
+bytes are still in the store; as whoever sweeps does the opposite inside one of his, the two are ordered: either
+the file is refused, or what it needs is known to be needed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace as changed
+
+from mxart.digest import Digest
+from mxart.store.base import FileRecord
+from mxart.store.catalog import SqliteCatalog
+from mxart.store.published import (
+    MAX_DEPTH,
+    Ensure,
+    Holder,
+    Incomplete,
+    Need,
+    Occupied,
+    Publication,
+    ReferrerRecord,
+    TooDeep,
+    Vanished,
+    Withdrawn,
+)
+from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
+
+_REFERRERS = """
+    SELECT n.digest, f.size, f.media_type, n.artifact_type, n.descriptor FROM referrers n JOIN files f ON f.id = n.file
+    WHERE n.package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
+                     WHERE r.name = ? AND p.name = ?)
+      AND n.subject = ? AND n.digest > ? AND (? = '' OR n.artifact_type = ?)
+    ORDER BY n.digest LIMIT ?"""
+_TAG_NAMES = """
+    SELECT name FROM tags
+    WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
+                     WHERE r.name = ? AND p.name = ?)
+      AND name > ? ORDER BY name LIMIT ?"""
+_HOLDERS = """
+    SELECT r.name, p.name, f.path
+    FROM files f JOIN repositories r ON r.id = f.repository JOIN packages p ON p.id = f.package
+    WHERE f.digest = ? LIMIT ?"""
+_FILE = """
+    SELECT f.id, f.package, f.digest, f.size, f.created
+    FROM files f JOIN repositories r ON r.id = f.repository WHERE r.name = ? AND f.path = ?"""
+_USE = "INSERT INTO uses (file, last) VALUES (?, ?) ON CONFLICT (file) DO UPDATE SET last = max(last, excluded.last)"
+_LINK = "INSERT INTO links (file, digest) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_PUT_REFERRER = """
+    INSERT INTO referrers (file, package, subject, digest, artifact_type, descriptor) VALUES (?, ?, ?, ?, ?, ?)"""
+# Pairs are met once each, so however often the same file is needed on the way this ends soon.
+_DEPTH = """
+    WITH RECURSIVE below (digest, level) AS (
+        SELECT digest, 1 FROM links WHERE file = ?
+        UNION
+        SELECT l.digest, b.level + 1
+        FROM below b JOIN files f ON f.package = ? AND f.digest = b.digest JOIN links l ON l.file = f.id
+        WHERE b.level <= ?)
+    SELECT max(level) FROM below"""
+_NEEDED_BY = """
+    SELECT count(DISTINCT f.digest) FROM links l JOIN files f ON f.id = l.file
+    WHERE l.digest = ? AND f.package = ? AND f.id <> ?"""
+_TAGS_OF_VERSION = """
+    SELECT t.name, t.file FROM tags t JOIN versions v ON v.id = t.version WHERE v.package = ? AND v.name = ?
+    ORDER BY t.name"""
+
+
+class SqlitePublications:
+    """`Publications` (store.base) in the catalog's database."""
+
+    def __init__(self, catalog: SqliteCatalog) -> None:
+        self._catalog = catalog
+
+    async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
+        await self._catalog.write(lambda db: _publish(db, publication, ensure, replace))
+
+    async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
+        return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
+
+    def referrers(
+        self, repository: str, package: str, subject: str, artifact_type: str = "", after: str = "", limit: int = 1000
+    ) -> list[ReferrerRecord]:
+        rows: list[tuple[str, int, str, str, bytes]] = self._catalog.ask(
+            _REFERRERS, (repository, package, subject, after, artifact_type, artifact_type, limit)
+        )
+        return [ReferrerRecord(as_digest(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
+
+    def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
+        rows: list[tuple[str, str, str]] = self._catalog.ask(_HOLDERS, (str(digest), limit))
+        return [Holder(*row) for row in rows]
+
+    def tag_names(self, repository: str, package: str, after: str, limit: int) -> list[str]:
+        rows: list[tuple[str]] = self._catalog.ask(_TAG_NAMES, (repository, package, after, limit))
+        return [name for (name,) in rows]
+
+
+def _publish(db: sqlite3.Connection, publication: Publication, ensure: Ensure, replace: bool) -> None:
+    record = publication.record
+    wanted = [record, *(changed(record, path=path) for _, path in publication.tags)]
+    kept = [_kept(db, item) for item in wanted]
+    if any(path == record.path for _, path in publication.tags):
+        raise ValueError(f"{record.path} is the file itself; a tag's record has a path of its own")
+    if kept[0] is not None and kept[0].digest != record.digest:
+        raise Occupied((record.path,))
+    if not replace:
+        taken = [
+            tag
+            for (tag, _), old in zip(publication.tags, kept[1:], strict=True)
+            if old is not None and old.digest != record.digest
+        ]
+        if taken:
+            raise Occupied(tuple(taken))
+    _demand(db, record.repository, publication.needs)
+    if not ensure():
+        raise Vanished(f"{record.digest} is not in the store any more")
+    package, file = put_file(db, _since(record, kept[0]))
+    db.execute(_USE, (file, record.created))
+    for (tag, _), item, old in zip(publication.tags, wanted[1:], kept[1:], strict=True):
+        put_tag(db, tag, _since(item, old))
+    _connect(db, publication, package, file)
+
+
+def _connect(db: sqlite3.Connection, publication: Publication, package: int, file: int) -> None:
+    """The file's links and its place among its subject's referrers; these follow from its bytes, so they never move."""
+    db.executemany(_LINK, ((file, str(need.digest)) for need in publication.needs))
+    if publication.nests:
+        ((depth,),) = db.execute(_DEPTH, (file, package, MAX_DEPTH)).fetchall()
+        if depth is not None and depth > MAX_DEPTH:
+            raise TooDeep(f"it nests deeper than {MAX_DEPTH} levels")
+    db.execute("DELETE FROM referrers WHERE file = ?", (file,))  # its descriptor holds the media type
+    referrer = publication.referrer
+    if referrer is not None:
+        digest = str(publication.record.digest)
+        db.execute(
+            _PUT_REFERRER,
+            (file, package, str(referrer.subject), digest, referrer.artifact_type, referrer.descriptor),
+        )
+
+
+def _demand(db: sqlite3.Connection, repository: str, needs: Iterable[Need]) -> None:
+    """Raise Incomplete unless everything that must be there is, in the size that is said."""
+    lacks: list[tuple[Need, int | None]] = []
+    for need in needs:
+        sizes = [row[3] for path in need.paths for row in db.execute(_FILE, (repository, path)).fetchall()]
+        if need.paths and not sizes:
+            lacks.append((need, None))
+        elif sizes and need.size is not None and need.size not in sizes:
+            lacks.append((need, sizes[0]))
+    if lacks:
+        raise Incomplete(tuple(lacks))
+
+
+def _kept(db: sqlite3.Connection, record: FileRecord) -> FileRecord | None:
+    """What the record's path holds now: its digest and when it came count."""
+    for _, _, digest, size, created in db.execute(_FILE, (record.repository, record.path)).fetchall():
+        return changed(record, digest=as_digest(digest), size=size, created=created)
+    return None
+
+
+def _since(record: FileRecord, kept: FileRecord | None) -> FileRecord:
+    same = kept is not None and kept.digest == record.digest
+    return changed(record, created=kept.created) if kept is not None and same else record
+
+
+def _withdraw(db: sqlite3.Connection, repository: str, path: str, version: str) -> Withdrawn | None:
+    rows = db.execute(_FILE, (repository, path)).fetchall()
+    if not rows:
+        return None
+    ((file, package, digest, _, _),) = rows
+    tags: list[tuple[str, int]] = []
+    if version:
+        tags = db.execute(_TAGS_OF_VERSION, (package, version)).fetchall()
+        db.executemany("DELETE FROM files WHERE id = ?", ((own,) for _, own in tags))
+        db.execute("DELETE FROM versions WHERE package = ? AND name = ?", (package, version))
+    ((needed_by,),) = db.execute(_NEEDED_BY, (digest, package, file)).fetchall()
+    db.execute("DELETE FROM files WHERE id = ?", (file,))
+    forget_empty(db, package)
+    return Withdrawn(tuple(tag for tag, _ in tags), needed_by)

@@ -1,0 +1,151 @@
+"""What hangs together once it is published: the words for it, and the catalog's role that keeps it together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxart.digest import Digest
+from mxart.errors import MxartError
+from mxart.store.base import FileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a published file refers to by digest.
+
+    One of `paths`, names in the same repository, must be there; without any it may be missing, and is kept while
+    it is there.  `size` is what the file says about it; None: nothing.
+    """
+
+    digest: Digest
+    size: int | None
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """What a file says about another one of its package, its subject, which need not be there.
+
+    `descriptor` is the entry, as JSON, under which it is listed among the subject's referrers.
+    """
+
+    subject: Digest
+    artifact_type: str  # "" if there is none
+    descriptor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A small file under its immutable name, and all that becomes true with it.
+
+    `tags` are pairs of a tag and the path of its own file record.  `nests`: it may need files that need files
+    themselves, and so on.
+    """
+
+    record: FileRecord
+    tags: tuple[tuple[str, str], ...] = ()
+    needs: tuple[Need, ...] = ()
+    referrer: Referrer | None = None
+    nests: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrerRecord:
+    """One of a subject's referrers."""
+
+    digest: Digest
+    size: int
+    media_type: str
+    artifact_type: str
+    descriptor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A name under which a file is kept."""
+
+    repository: str
+    package: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What went: the tags that pointed at it; and by how many files of its package it is needed still."""
+
+    tags: tuple[str, ...]
+    needed_by: int
+
+
+class Refused(MxartError):
+    """A publication is refused; nothing was changed."""
+
+
+class Incomplete(Refused):
+    """`lacks` are needs that are not there, each with None, or there in another size, each with that."""
+
+    def __init__(self, lacks: tuple[tuple[Need, int | None], ...]) -> None:
+        super().__init__(f"{len(lacks)} files that it refers to are missing or of another size")
+        self.lacks = lacks
+
+
+class Occupied(Refused):
+    """Other bytes are published under these names (paths, or tags)."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(f"taken: {', '.join(names)}")
+        self.names = names
+
+
+class TooDeep(Refused):
+    """What it needs needs others, and so on, for more than `MAX_DEPTH` levels."""
+
+
+class Vanished(Refused):
+    """The bytes that were to be named are not in the store any more: put them there again."""
+
+
+MAX_DEPTH = 16
+
+Ensure = Callable[[], bool]
+"""Whether the bytes are in the store; called in a thread, within the transaction that would name them."""
+
+
+class Publications(Protocol):
+    """What was published, and what hangs together. A role of the catalog: see there for cancellation and errors.
+
+    A blob's row is made only in a transaction that sees, by `ensure`, that its file exists; whoever
+    sweeps unlinks a file only in a transaction that sees no row of it.  So no row ever dangles.
+    """
+
+    async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
+        """In one transaction: the file, its tags, links and referrer; it counts as a use of the file.
+
+        Raises Incomplete; Vanished; TooDeep; Occupied if the path holds other bytes, or without `replace` if a tag
+        points at others.  What holds the same bytes keeps its `created`.
+        """
+        ...
+
+    async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
+        """Delete a file's name with all that hangs on it; None if it is not there.
+
+        `version`: the name of the version that this file is; then the tags that point at it go too, with their own
+        file records.  The bytes stay until they are swept.
+        """
+        ...
+
+    def referrers(
+        self, repository: str, package: str, subject: str, artifact_type: str = "", after: str = "", limit: int = 1000
+    ) -> list[ReferrerRecord]:
+        """By digest, those after `after`; empty for what nobody knows. `artifact_type` "": of any."""
+        ...
+
+    def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
+        """Names under which these bytes are kept, in any repository."""
+        ...
+
+    def tag_names(self, repository: str, package: str, after: str, limit: int) -> list[str]:
+        """Tags in ASCII order, those after `after`: names alone, ten times as fast as `Catalog.tags`."""
+        ...
