@@ -53,6 +53,20 @@ LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
     ("text", "place", "why"),
     [
         ("nonsense = 1", "nonsense", "unknown key"),
+        ("[[permission]]\nusers=['ann']", "permission[0]", "missing required field `actions`"),
+        ("[[permission]]\nusers=['ann']\nactions=['reed']", "permission[0].actions", "read, fetch, publish"),
+        ("[[permission]]\nusers=['ann']\nactions=[]", "permission[0].actions", "actions = ["),
+        ("[[permission]]\nactions='read'", "permission[0]", 'groups = "anonymous"'),
+        ("[[permission]]\nuser='ann'\nactions='read'", "permission[0]", "known here: actions, repository, path, users"),
+        ("[[permission]]\nusers='Ann B'\nactions='read'", "permission[0].users", "a-z 0-9"),
+        ("[[permission]]\nusers='anonymous'\nactions='read'", "permission[0].users", 'groups = "anonymous"'),
+        ("[[permission]]\nusers='ann'\nactions='read'\npath='/a'", "permission[0].path", "without a slash at its ends"),
+        ("[[permission]]\nusers='ann'\nactions='read'\nrepository='no'", "permission[0].repository", "[repository.no]"),
+        ("[[permission]]\nusers='ann'\nactions='read'\nrepository=[]", "permission[0].repository", "for all of them"),
+        ("[[permission]]\nusers='ann'\nactions='read'\neffect='forbid'", "permission[0].effect", "allow, deny"),
+        ("[access]\nurl='https://a/b'", "access.url", "without a path"),
+        ("[access]\nurl='https://u:p@a'", "access.url", "no password"),
+        ("[access]\naudit_bytes='big'", "access.audit_bytes", "512MiB"),
         ("[[listener]]\naddres=':1'", "listener[0]", "addres"),
         ("[[listener]]\naddress='nowhere'", "listener[0].address", "127.0.0.1:8080"),
         ("[[listener]]\naddress=':99999'", "listener[0].address", "65535"),
@@ -151,3 +165,26 @@ def test_a_host_of_the_token_server_is_no_tunnel_by_default() -> None:
         "auth.docker.com",
     ]
     assert config.repositories
+
+
+def test_permissions_are_written_as_lists_or_as_one_word() -> None:
+    one, several = decode(
+        """
+        [[permission]]
+        groups = "anonymous"
+        actions = "read"
+        effect = "deny"
+        [[permission]]
+        repository = ["oci", "ghcr.io"]
+        path = "team/**"
+        users = ["ann", "bob"]
+        groups = ["core"]
+        actions = ["publish", "delete"]
+        """,
+        file="mxart.toml",
+        environment={},
+    ).permissions
+    assert (one.repositories, one.path, one.user_names, one.group_names) == (None, "**", (), ("anonymous",))
+    assert (one.action_names, one.effect) == ({"read"}, "deny")
+    assert (several.repositories, several.path, several.user_names) == (("oci", "ghcr.io"), "team/**", ("ann", "bob"))
+    assert (several.action_names, several.effect) == ({"publish", "delete"}, "allow")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, cast
 
 import msgspec
 
+from mxart.config_access import AccessSettings, Permission
+
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -182,6 +184,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tunnels: tuple[Tunnel, ...] = ()
     dns: Dns | None = None
     token_server: TokenServer = TokenServer()
+    permissions: tuple[Permission, ...] = ()
+    access: AccessSettings = AccessSettings()
     limits: Limits = Limits()
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from mxart.config import Config, Repository, parse_address, parse_size
+from mxart.config_access import check_permissions, check_url
 
 Fault = tuple[str, str]  # the key, and what is wrong with it and what would be right
 
@@ -32,6 +33,9 @@ def check(config: Config) -> Iterator[Fault]:
     yield from _cycles(config)
     yield from _tunnels(config)
     yield from _dns(config)
+    yield from check_permissions(config.permissions, config.repositories)
+    yield from check_url(config.access.url)
+    yield from _try("access.audit_bytes", partial(parse_size, config.access.audit_bytes))
     yield from _limits(config)
 
 

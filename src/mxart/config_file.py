@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -31,6 +31,7 @@ from mxart.config import (
     default_repositories,
     default_tunnels,
 )
+from mxart.config_access import AccessSettings, Permission
 from mxart.config_check import check
 from mxart.errors import ConfigError
 
@@ -73,6 +74,8 @@ class _Decoder:
             known = getattr(kind, "__struct_fields__", ())
             if "unknown field" in text and known:
                 text += "; known here: " + ", ".join(name for name in known if name != "name")
+            if "enum value" in text and (values := _values(kind, where)):
+                text += "; write one of " + ", ".join(values)
             raise self.fail(place + where, text[:1].lower() + text[1:]) from None
 
     def table(self, document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -86,6 +89,17 @@ class _Decoder:
         if not isinstance(value, list):
             raise self.fail(key, f"expected a list of tables: write [[{key}]]")
         return value
+
+
+def _values(kind: type, where: str) -> list[str]:
+    """What the field at ".key" or ".key[0]" of a table may be, where that is one of some words."""
+
+    def words(annotation: Any) -> list[str]:
+        if get_origin(annotation) is Literal:
+            return [str(word) for word in get_args(annotation)]
+        return [word for part in get_args(annotation) for word in words(part)]
+
+    return list(dict.fromkeys(words(get_type_hints(kind).get(re.split(r"[.\[]", where)[1]))))
 
 
 def decode(
@@ -140,9 +154,17 @@ def decode(
         # Whoever runs our DNS has clients, and perhaps this machine itself, ask it: it must not lead us to ourselves.
         upstreams = msgspec.structs.replace(upstreams, nameservers=dns.forward)
     token_server = decoder.convert(document.pop("token_server", {}), "token_server", TokenServer)
+    permissions = tuple(
+        decoder.convert(item, f"permission[{index}]", Permission)
+        for index, item in enumerate(decoder.tables(document, "permission"))
+    )
+    access = decoder.convert(document.pop("access", {}), "access", AccessSettings)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
     if document:
-        known = "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, limits"
+        known = (
+            "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, permission, "
+            "access, limits"
+        )
         raise decoder.fail(next(iter(document)), f"unknown key; known at the top: {known}")
     config = Config(
         data=Path(data if data is not None else named_data).absolute(),
@@ -155,6 +177,8 @@ def decode(
         tunnels=tunnels if repositories or tunnels else default_tunnels(but=token_server.hosts),
         dns=dns,
         token_server=token_server,
+        permissions=permissions,
+        access=access,
         limits=limits,
     )
     for place, why in check(config):

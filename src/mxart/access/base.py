@@ -6,16 +6,12 @@ names within the repository, without a slash at either end; "" is the repository
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
+from mxart.actions import ACTIONS, READING, Action
 from mxart.errors import Unauthorized
 
-Action = Literal["read", "fetch", "publish", "overwrite", "delete", "manage"]
-"""read: what is kept here.  fetch: have a proxy ask its upstream for what is not.  publish: new files.  overwrite: move
-a tag, replace a file that may change.  delete.  manage: the repository itself, by the API."""
-
-ACTIONS: tuple[Action, ...] = get_args(Action)
-READING = frozenset[Action](("read", "fetch"))
+__all__ = ("ACTIONS", "ANYBODY", "READING", "Action", "Anybody", "Grants")
 
 
 class Grants(Protocol):
