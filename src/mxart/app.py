@@ -43,6 +43,7 @@ from mxart.store.paths import DataPaths, stores
 from mxart.supervisor import Prepared
 from mxart.upstream.dial import Dialer
 from mxart.via import make_pseudonym
+from mxart.web.table import Services, make_api
 
 if TYPE_CHECKING:
     from mxart.app_dns import DnsService
@@ -246,6 +247,7 @@ class _Worker:
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
                 tokens=server.tokens,
+                api=make_api(Services(self._config, parts.contents)),
             )
             gateway = Gateway(
                 handler=gate,

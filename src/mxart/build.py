@@ -27,6 +27,7 @@ from mxart.server.routes import Mount, Routes
 from mxart.store.base import Origin
 from mxart.store.blobs import DiskBlobs
 from mxart.store.catalog import SqliteCatalog
+from mxart.store.contents import Contents
 from mxart.store.generation import Generation
 from mxart.store.housekeeping import keep_house
 from mxart.store.paths import DataPaths, stores
@@ -99,6 +100,7 @@ class Parts:
         self._trust = trust
         self._pseudonym = pseudonym
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
+        self.contents = Contents(DataPaths(config.data).catalog)
         self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
         self._blobs = {name: DiskBlobs(paths) for name, paths in self._paths.items()}
@@ -198,6 +200,7 @@ class Parts:
         finally:
             for remote in self._remotes:
                 await remote.aclose()
+            self.contents.close()
             await self._catalog.aclose(time.time())
 
 

@@ -104,6 +104,12 @@ class TooLarge(Problem):
     status = 413
 
 
+class UnsupportedMediaType(Problem):
+    """The body is of a kind that is not taken here (RFC 9110 section 15.5.16)."""
+
+    status = 415
+
+
 class RangeNotSatisfiable(Problem):
     """No range of the request overlaps the representation (RFC 9110 section 15.5.17)."""
 

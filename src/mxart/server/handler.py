@@ -25,6 +25,8 @@ from mxart.server.rates import Limiter
 from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository, ToTokens
 from mxart.server.token_pages import TokenPages
 from mxart.via import MAX_HOPS, hops, via
+from mxart.web.api import Api
+from mxart.web.operations import PREFIX as API_PREFIX
 
 if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
     from mxart.access.tokens import Tokens
@@ -49,6 +51,7 @@ class Gate:
         limiter: Limiter | None = None,
         pseudonym: str = "",
         tokens: Tokens | None = None,
+        api: Api | None = None,
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -60,6 +63,7 @@ class Gate:
         self._limiter = limiter
         self._pseudonym = pseudonym
         self._tokens = tokens
+        self._api = api
         self._token_pages = TokenPages(tokens) if tokens is not None else None
 
     async def handle(self, request: Request) -> Response:
@@ -74,6 +78,9 @@ class Gate:
             to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
             if isinstance(to, ToOwn):
                 request.trace.outcome = "own"
+                if self._api is not None and to.path.startswith(API_PREFIX):
+                    word = self._api.word
+                    return await self._api.answer(request, self._caller(request))
                 return self._own.answer(request)
             if isinstance(to, ToTokens):
                 assert self._token_pages is not None

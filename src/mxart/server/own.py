@@ -35,7 +35,8 @@ class OwnPages:
             "/-/ca.pem": self._authority,
         }.get(request.path)
         if make is None:
-            raise NotFound(f"there is no page {request.path}; there are /-/health, /-/ready, /-/metrics, /-/ca.pem")
+            known = "/-/health, /-/ready, /-/metrics, /-/ca.pem, and the API that /-/api/v1/openapi.json describes"
+            raise NotFound(f"there is no page {request.path}; there are {known}")
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{request.path} is only read", headers=(("allow", "GET, HEAD"),))
         return make()

@@ -1,0 +1,24 @@
+"""The API's table, from the parts that its operations need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mxart.config import Config
+from mxart.store.contents import Contents
+from mxart.web.api import Api
+from mxart.web.repositories import Shelves
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the operations work with."""
+
+    config: Config
+    contents: Contents
+
+
+def make_api(services: Services) -> Api:
+    """The API of one worker."""
+    shelves = Shelves(services.config.repositories, services.contents)
+    return Api((*shelves.operations(),))

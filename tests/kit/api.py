@@ -1,0 +1,183 @@
+"""The API of one worker on a real catalog, asked as the wire would ask it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from kit.schemas import faults
+from kit.wire import PEER
+from mxart.config import Config
+from mxart.config_file import decode
+from mxart.digest import Digest
+from mxart.message import Headers, Request, Response
+from mxart.metrics import Metrics
+from mxart.server.handler import Gate
+from mxart.server.metrics import families
+from mxart.server.own import OwnPages
+from mxart.server.routes import Routes
+from mxart.store.base import FileRecord
+from mxart.store.catalog import SqliteCatalog
+from mxart.store.contents import Contents
+from mxart.store.paths import DataPaths
+from mxart.web.openapi import document
+from mxart.web.operations import PREFIX
+from mxart.web.table import Services, make_api
+
+CONFIG = """
+[repository.hub]
+format = "oci"
+kind = "proxy"
+upstream = "https://registry.example"
+hosts = ["docker.io"]
+path = "/docker.io"
+[repository.own]
+format = "oci"
+kind = "local"
+path = "/"
+[repository.all]
+format = "oci"
+kind = "group"
+members = ["own", "hub"]
+"""
+
+
+class Sent:
+    """A request body that is there at once; `read` says how much of it was taken."""
+
+    def __init__(self, data: bytes, length: int | None) -> None:
+        self.length = length
+        self._left = data
+        self.read = 0
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        part, self._left = self._left[:max_bytes], self._left[max_bytes:]
+        self.read += len(part)
+        return part
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the API answered."""
+
+    status: int
+    headers: Headers
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def detail(self) -> str:
+        """Of a problem."""
+        assert self.headers.get("content-type") == "application/problem+json", self.text
+        told = self.json
+        assert told["status"] == self.status
+        return str(told["detail"])
+
+
+class ApiWorld:
+    """One worker's API, and what it stands on."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.paths = DataPaths(config.data)
+        self.paths.create()
+        self.catalog = SqliteCatalog(self.paths.catalog)
+        self.contents = Contents(self.paths.catalog)
+        self.metrics = Metrics(families(config.repositories), 1)
+        self.api = make_api(Services(config, self.contents))
+        own = OwnPages(self.metrics, lambda: True, lambda: b"")
+        self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
+        described = msgspec.to_builtins(document(self.api.table.operations, "1"))
+        self.document: dict[str, Any] = described
+        self.called: set[str] = set()
+
+    async def handle(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        fields: Iterable[tuple[str, str]] = (),
+        *,
+        length: int | None = -1,
+    ) -> Response:
+        """A request as it comes off the wire; `path` is below PREFIX. `length` -1: that of the body."""
+        data = body or b""
+        sent = Sent(data, len(data) if length == -1 else length)
+        request = Request(method, f"{PREFIX}{path}", "mxart.test:8080", Headers(fields), PEER, body=sent)
+        return await self.gate.handle(request)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        fields: Iterable[tuple[str, str]] = (),
+    ) -> Told:
+        """A call, whose answer is checked against what the document promises."""
+        fields = list(fields)
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            fields.append(("content-type", "application/json"))
+        response = await self.handle(method, path, data, fields)
+        text = b"".join(part for part in response.body.segments if isinstance(part, bytes)).decode()
+        told = Told(response.status, response.headers, text)
+        self._check(method, path, told)
+        return told
+
+    def _check(self, method: str, path: str, told: Told) -> None:
+        schemas = self.document["components"]["schemas"]
+        if told.status >= 400:
+            assert not faults(told.json, {"$ref": "#/components/schemas/ProblemDetails"}, schemas)
+            return
+        match = self.api.table.find(path.partition("?")[0])
+        assert match is not None
+        line = match.of(method)
+        assert line is not None
+        self.called.add(line.name)
+        promised = self.document["paths"][line.path][line.method.lower()]["responses"]
+        if told.status == 304 or "content" not in promised[str(told.status)]:
+            assert told.text == ""
+            return
+        content = promised[str(told.status)]["content"][told.headers.get("content-type") or ""]
+        assert not faults(told.json, content["schema"], schemas)
+
+    async def keep(self, repository: str, package: str, tag: str, data: bytes = b"{}") -> Digest:
+        """What a push or a pull leaves in the catalog."""
+        digest = Digest.of(data)
+        record = FileRecord(
+            repository,
+            package,
+            f"{package}/manifests/{tag}",
+            digest,
+            len(data),
+            "application/vnd.oci.image.manifest.v1+json",
+            created=1_800_000_000.0,
+        )
+        await self.catalog.put_tag(repository, package, tag, record)
+        return digest
+
+
+@asynccontextmanager
+async def api_world(data: Path, config: str = CONFIG) -> AsyncIterator[ApiWorld]:
+    world = ApiWorld(decode(config, file="test.toml", environment={}, data=str(data)))
+    try:
+        yield world
+    finally:
+        world.contents.close()
+        await world.catalog.aclose(0.0)
+
+
+def part(name: str) -> str:
+    """A parameter of a path, escaped."""
+    return quote(name, safe="")

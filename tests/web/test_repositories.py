@@ -1,0 +1,149 @@
+"""What is kept, as a person looks at it: repositories, packages, tags, page by page, through groups too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.api import api_world, part
+from kit.wire import PEER
+from mxart.access.base import Action
+from mxart.errors import Forbidden
+from mxart.message import Headers, Request
+from mxart.repos.base import Caller
+
+
+async def test_repositories_are_told_with_what_leads_to_them(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        told = await world.call("GET", "/repositories")
+        hub = await world.call("GET", "/repositories/hub")
+    assert [item["name"] for item in told.json["items"]] == ["all", "hub", "own"]
+    assert told.json.get("next", "") == ""
+    assert told.json["items"][0]["members"] == ["own", "hub"]
+    assert hub.json == told.json["items"][1]
+    assert hub.json["urls"] == ["http://mxart.test:8080/docker.io", "http://docker.io/"]
+    assert (hub.json["kind"], hub.json["format"], hub.json["hosts"]) == ("proxy", "oci", ["docker.io"])
+    assert hub.json["actions"] == ["read", "fetch"]
+    assert hub.json["upstreams"] == [], "what lies behind is for those who manage it"
+
+
+async def test_a_list_comes_page_by_page(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        for number in range(25):
+            await world.keep("own", "team/app", f"v{number:02}")
+            await world.keep("own", f"team/p{number:02}", "latest")
+        tags: list[str] = []
+        target, pages = f"/repositories/own/packages/{part('team/app')}/tags?limit=10", 0
+        while target:
+            told = await world.call("GET", target)
+            tags += [item["name"] for item in told.json["items"]]
+            pages += 1
+            link = told.headers.get("link")
+            assert (link is not None) == bool(told.json.get("next"))
+            target = f"{target.partition('?')[0]}{link[1:].partition('>')[0]}" if link else ""
+        packages = await world.call("GET", "/repositories/own/packages?limit=5&after=team/p19")
+        whole = await world.call("GET", "/repositories/own/packages")
+        one = await world.call("GET", "/repositories?limit=1")
+    assert tags == [f"v{number:02}" for number in range(25)]
+    assert pages == 3
+    assert [item["name"] for item in packages.json["items"]] == [f"team/p{number}" for number in range(20, 25)]
+    assert packages.json.get("next", "") == ""
+    assert len(whole.json["items"]) == 26
+    assert one.json["next"] == "all"
+
+
+async def test_a_tag_is_told_with_its_digest_size_and_times(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        digest = await world.keep("own", "team/app", "1.0", b'{"a":1}')
+        told = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")
+        absent = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/2.0")
+        world.catalog.used("own", "team/app/manifests/1.0", 1_800_000_099.9)
+        await world.catalog.flush(1_800_000_100.0)
+        used = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")
+    assert told.json == {
+        "name": "1.0",
+        "digest": str(digest),
+        "media_type": "application/vnd.oci.image.manifest.v1+json",
+        "size": 7,
+        "created": "2027-01-15T08:00:00Z",
+        "used": None,
+        "repository": "own",
+    }
+    assert used.json["used"] == "2027-01-15T08:01:39Z"
+    assert (absent.status, absent.json["field"]) == (404, "tag")
+
+
+async def test_a_group_shows_what_its_members_keep_and_an_owned_name_only_from_its_owner(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        await world.keep("hub", "library/alpine", "3.20")
+        await world.keep("hub", "team/app", "evil")
+        await world.keep("own", "team/app", "1.0")
+        packages = await world.call("GET", "/repositories/all/packages")
+        mine = await world.call("GET", f"/repositories/all/packages/{part('team/app')}/tags")
+        theirs = await world.call("GET", f"/repositories/all/packages/{part('library/alpine')}/tags")
+    assert packages.json["items"] == [
+        {"name": "library/alpine", "repository": "hub"},
+        {"name": "team/app", "repository": "own"},
+    ]
+    assert [(item["name"], item["repository"]) for item in mine.json["items"]] == [("1.0", "own")]
+    assert [(item["name"], item["repository"]) for item in theirs.json["items"]] == [("3.20", "hub")]
+
+
+@dataclass(frozen=True)
+class Only:
+    """May read what begins so, and nothing else."""
+
+    prefix: str
+
+    def may(self, action: Action, repository: str, path: str) -> bool:
+        return action == "read" and path.startswith(self.prefix)
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        if not self.may(action, repository, path):
+            raise Forbidden(f"no {action} of {path or 'all'} in {repository}")
+
+    def sees(self, repository: str, path: str) -> bool:
+        return self.may("read", repository, path)
+
+
+async def test_a_caller_sees_what_he_may_read_and_nothing_else(tmp_path: Path) -> None:
+    caller = Caller(name="eve", grants=Only("team/"))
+    async with api_world(tmp_path) as world:
+        for number in range(30):
+            await world.keep("own", f"secret/p{number:02}", "1")
+        await world.keep("own", "team/app", "1")
+        await world.keep("own", "zoo/app", "1")
+
+        async def told(path: str) -> tuple[int, bytes]:
+            asked = Request("GET", f"/-/api/v1{path}", "", Headers(), PEER)
+            try:
+                response = await world.api.answer(asked, caller)
+            except Forbidden as problem:
+                response = world.api.word(problem)
+            return response.status, b"".join(part for part in response.body.segments if isinstance(part, bytes))
+
+        status, body = await told("/repositories/own/packages?limit=3")
+        assert status == 200
+        assert b"team/app" in body
+        assert b"secret" not in body
+        assert b"zoo" not in body
+        assert b"next" not in body or b'"next":""' in body
+        assert (await told(f"/repositories/own/packages/{part('secret/p01')}/tags"))[0] == 403
+        assert (await told(f"/repositories/own/packages/{part('team/app')}/tags/1"))[0] == 200
+        assert (await told("/repositories/own"))[0] == 403
+        assert b"own" not in (await told("/repositories"))[1]
+
+
+async def test_every_operation_of_the_table_is_answered_as_the_document_says(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        await world.keep("own", "a/b", "1")
+        for path in (
+            "/openapi.json",
+            "/repositories",
+            "/repositories/own",
+            "/repositories/own/packages",
+            "/repositories/own/packages/a%2Fb/tags",
+            "/repositories/own/packages/a%2Fb/tags/1",
+        ):
+            assert (await world.call("GET", path)).status == 200
+        assert world.called == {line.name for line in world.api.table.operations}
