@@ -8,6 +8,9 @@
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         tokens/                       0700, keys that sign tokens (access.keys)
+        access.sqlite (-wal, -shm)    0600, users, groups, tokens (access.directory)
+        admin-password                0600, the first administrator's, until it is changed
+        audit/                        0700, what was written and what was denied (access.audit)
         store/                        the store named "default", unless the configuration places it elsewhere
 
     <root of a store>/                0700, one of these for each named store
@@ -104,6 +107,9 @@ class DataPaths:
         self.store = data / "store"
         self.authority = data / "ca"
         self.tokens = data / "tokens"
+        self.access = data / "access.sqlite"
+        self.admin_password = data / "admin-password"
+        self.audit = data / "audit"
         self.turns = data / "turns"
         self.generation = data / "generation"
 
