@@ -16,6 +16,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from mxart.body import Body
 from mxart.message import Headers, Peer, Request, Response, Sent
+from mxart.proto.draining import Draining
 from mxart.proto.http2 import Http2Limits, serve_http2
 from mxart.proto.http2_frames import PREFACE
 from mxart.proto.plain import PlainTransport
@@ -341,7 +342,7 @@ class Served:
 
     peer: Http2Peer
     handler: RecordingHandler
-    draining: trio.Event
+    draining: Draining
     done: trio.Event
     scope: trio.CancelScope
 
@@ -363,7 +364,7 @@ async def served(
     if send_buffer is not None:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     handler = RecordingHandler(answer)
-    draining, done = trio.Event(), trio.Event()
+    draining, done = Draining(), trio.Event()
     transport = PlainTransport(trio.socket.from_stdlib_socket(ours), PEER, progress_seconds)
     peer = Http2Peer(trio.socket.from_stdlib_socket(theirs), credit=credit, window=window, raw=raw)
 

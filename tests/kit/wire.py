@@ -13,6 +13,7 @@ import trio
 from kit.steps import CancelAtStep
 from mxart.body import Body
 from mxart.message import Headers, Peer, Request, Response, Sent
+from mxart.proto.draining import Draining
 from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.plain import PlainTransport
 
@@ -133,7 +134,7 @@ class FakeSource:
 class Client:
     """The client's end of a connection that is being served."""
 
-    def __init__(self, sock: trio.socket.SocketType, handler: FakeHandler, draining: trio.Event) -> None:
+    def __init__(self, sock: trio.socket.SocketType, handler: FakeHandler, draining: Draining) -> None:
         self.sock = sock
         self.handler = handler
         self.draining = draining
@@ -206,7 +207,7 @@ async def served(
     """
     before = open_files()
     server, sock = tcp_pair(receive_buffer, send_buffer)
-    handler, draining = FakeHandler(answer), trio.Event()
+    handler, draining = FakeHandler(answer), Draining()
     transport = PlainTransport(server, PEER, progress_seconds)
 
     with trio.fail_after(20):

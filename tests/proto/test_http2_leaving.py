@@ -10,6 +10,7 @@ from kit.steps import CancelAtStep
 from mxart.body import Body, Span
 from mxart.errors import Disconnected
 from mxart.message import Headers, Request, Response
+from mxart.proto.draining import Draining
 from mxart.proto.http2 import Http2Limits, serve_http2
 
 
@@ -250,7 +251,7 @@ async def test_a_request_that_comes_with_the_deadline_is_answered(mock_clock: Mo
 
     handler = RecordingHandler(answer)
     transport = LateTransport(mock_clock, 10, handler)
-    await serve_http2(transport, handler, Http2Limits(idle_seconds=10), trio.Event())
+    await serve_http2(transport, handler, Http2Limits(idle_seconds=10), Draining())
     assert b"/late" in transport.sent
     assert [sent.error for _, _, sent in handler.told] == [None]
 

@@ -18,6 +18,7 @@ from mxart.errors import Problem
 from mxart.logs import EventLog, LineSink
 from mxart.message import Headers, Peer, Request, Response, Sent, Trace
 from mxart.metrics import Metrics
+from mxart.proto.draining import Draining
 from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.plain import PlainTransport
 from mxart.repos.base import NOBODY, Caller, File, Found, Listed, Listing
@@ -246,7 +247,7 @@ async def test_a_client_that_leaves_is_counted_once_and_nothing_stays_open(when:
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             transport = PlainTransport(server, PEER, 5.0)
-            nursery.start_soon(serve_http1, transport, world.gate, Http1Limits(), trio.Event())
+            nursery.start_soon(serve_http1, transport, world.gate, Http1Limits(), Draining())
             await client.send(f"GET {BLOB} HTTP/1.1\r\nHost: docker.io\r\n\r\n".encode())
             if source is not None:
                 assert await client.recv(10) == b"HTTP/1.1 2"

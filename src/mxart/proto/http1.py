@@ -5,12 +5,12 @@ a head from it: one whose exact bytes were seen before is recalled (see `heads`)
 through an h11 connection of its own, which afterwards also unframes the request's body.  A round has
 one h11 connection because what follows a message on the wire is simply the next round's buffer.
 
-One task does everything, and two stand beside it.  One ends the connection when no request is under way and
-the server drains, or the client has been idle for too long: it looks at the clock once in a while, so that a
-request pays for no timer.  The other exists only while a handler waits, and reads ahead into the
+One task does everything, and another stands beside it while a handler waits: it reads ahead into the
 buffer to notice that the client has left, which cancels everything here, the handler included.  It is gone
 before the main task touches the transport's receiving side again.  A client that closes only its
 sending side looks the same as one that has left, and is treated so while the handler waits, as other servers do.
+What ends the connection when no request is under way and the server drains, or the client has been idle for too
+long, is the worker's (see `draining`), so that neither a connection nor a request pays for a task or a timer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import logging
 import math
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
 
 import h11
 import trio
@@ -28,6 +27,7 @@ from mxart.body import EMPTY
 from mxart.errors import BodyBroken, Disconnected
 from mxart.message import NO_BODY, Handler, Request, Response, Sent
 from mxart.proto.blocking import noticing
+from mxart.proto.draining import Draining
 from mxart.proto.heads import (
     BODILESS,
     ESTABLISHED,
@@ -49,13 +49,6 @@ from mxart.takeover import Takeover
 log = logging.getLogger(__name__)
 
 _AHEAD = 65536  # how much is read ahead of a handler that waits
-
-
-class Draining(Protocol):
-    """Set when the server wants its connections to end; a trio.Event does."""
-
-    def is_set(self) -> bool: ...
-    async def wait(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +96,23 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._stand_by)
+                self._draining.look_after(self)
                 polite = await self._serve()
                 nursery.cancel_scope.cancel()
         finally:
+            self._draining.forget(self)
             if polite:
                 await self.transport.aclose()
             else:
                 self.transport.abort()
 
-    async def _stand_by(self) -> None:
-        """Tell an idle connection to end when the server drains, or when it is idle for too long."""
-        due = trio.current_time() + self.limits.idle_seconds
-        while not self._draining.is_set():
-            with trio.move_on_at(due):
-                await self._draining.wait()
-            now = trio.current_time()
-            due = (self._idle_since if self._idle else now) + self.limits.idle_seconds
-            if due <= now:
-                break
+    @property
+    def due(self) -> float:
+        """See draining.Idling."""
+        return (self._idle_since if self._idle else trio.current_time()) + self.limits.idle_seconds
+
+    def leave(self) -> None:
+        """See draining.Idling."""
         self._leaving = True
         if self._idle:
             self._idling.cancel()

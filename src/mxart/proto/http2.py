@@ -46,7 +46,7 @@ from h2.exceptions import ProtocolError
 
 from mxart.errors import Disconnected
 from mxart.message import Handler
-from mxart.proto.http1 import Draining
+from mxart.proto.draining import Draining
 from mxart.proto.http2_events import Left, Opened
 from mxart.proto.http2_exchanges import Exchanges, Http2Limits
 from mxart.proto.http2_output import BATCH
@@ -118,7 +118,7 @@ class _Connection:
             async with trio.open_nursery() as nursery:
                 self._exchanges.nursery = nursery
                 self._start_leading()
-                nursery.start_soon(self._drain)
+                self._draining.tell(self)
                 with self._writing:
                     orderly = await self._write()
                 nursery.cancel_scope.cancel()
@@ -126,6 +126,7 @@ class _Connection:
             log.exception("serving HTTP/2 failed")
             orderly = False
         finally:
+            self._draining.forget(self)
             self._exchanges.drop_all("the connection ended")
             self._ended += self._exchanges.ended
             self._tell_ended("the connection was lost")
@@ -336,9 +337,8 @@ class _Connection:
                 )
             self._look_by(now + limits.progress_seconds / 4)
 
-    async def _drain(self) -> None:
+    def leave(self) -> None:
         """Tell the client to open no more streams, in two steps, so that none is lost (RFC 9113 section 6.8)."""
-        await self._draining.wait()
         if not self._closing:
             self._wire.goaway(_ALL_STREAMS)
             self._wire.ping(_DRAIN_PING)

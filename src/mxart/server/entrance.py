@@ -29,6 +29,7 @@ from mxart.listeners import Role
 from mxart.message import Handler, Peer
 from mxart.metrics import Metrics
 from mxart.proto.client_hello import BadClientHello, ClientHello, Records, plain_alert
+from mxart.proto.draining import Draining
 from mxart.proto.first_head import FirstHead, first_head_reader
 from mxart.proto.heads import ESTABLISHED, BadHead
 from mxart.proto.http1 import Http1Limits, serve_http1
@@ -76,7 +77,7 @@ class Entrance:
         tunnelling: Tunnelling,
         limits: Limits,
         metrics: Metrics,
-        draining: trio.Event,
+        draining: Draining,
         slots: trio.Semaphore,
     ) -> None:
         self._handler = handler

@@ -21,6 +21,7 @@ from mxart.errors import Disconnected, MxartError
 from mxart.listeners import Role
 from mxart.message import Handler, Peer
 from mxart.metrics import Metrics
+from mxart.proto.draining import Draining
 from mxart.proto.tls import TlsServer
 from mxart.server import metrics as series
 from mxart.server.addresses import Address, OwnAddresses, plain
@@ -76,7 +77,7 @@ class Gateway:
         """
         self._slots = trio.Semaphore(max_connections)
         self._metrics = metrics
-        self._draining = trio.Event()
+        self._draining = Draining()
         self._open = 0
         self._own = OwnAddresses()
         self._entrance = Entrance(
