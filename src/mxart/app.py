@@ -39,10 +39,11 @@ from mxart.server.token_pages import PATH as TOKEN_PATH
 from mxart.server.tunnels import TunnelTable
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
-from mxart.store.paths import DataPaths, stores
+from mxart.store.paths import DataPaths, JobPaths, stores
 from mxart.supervisor import Prepared
 from mxart.upstream.dial import Dialer
 from mxart.via import make_pseudonym
+from mxart.web.jobs import Jobs
 from mxart.web.table import Services, make_api
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ class _Worker:
         server, limits = self._server, self._config.limits
         async with trio.open_nursery() as background:
             await parts.start(background)
+            jobs = Jobs(JobPaths(self._config.data))
+            await background.start(jobs.run)
             own = OwnPages(self._metrics, lambda: not gateway.is_draining, lambda: server.ca.pem)
             gate = Gate(
                 parts.routes,
@@ -247,7 +250,7 @@ class _Worker:
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
                 tokens=server.tokens,
-                api=make_api(Services(self._config, parts.contents)),
+                api=make_api(Services(self._config, parts.contents, jobs)),
             )
             gateway = Gateway(
                 handler=gate,
@@ -264,6 +267,7 @@ class _Worker:
             background.start_soon(self._upkeep, parts)
             deadline = await self._accept(gateway, told, life, ready)
             background.start_soon(_ignore, told)
+            await jobs.stop()
             await parts.stop(max(0.0, deadline - trio.current_time()))
             background.cancel_scope.cancel()
 

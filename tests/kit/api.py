@@ -11,14 +11,18 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+import trio
 
 from kit.schemas import faults
 from kit.wire import PEER
+from mxart.access.base import ACTIONS, Action
 from mxart.config import Config
 from mxart.config_file import decode
 from mxart.digest import Digest
+from mxart.errors import Forbidden, Problem
 from mxart.message import Headers, Request, Response
 from mxart.metrics import Metrics
+from mxart.repos.base import Caller
 from mxart.server.handler import Gate
 from mxart.server.metrics import families
 from mxart.server.own import OwnPages
@@ -26,7 +30,8 @@ from mxart.server.routes import Routes
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.contents import Contents
-from mxart.store.paths import DataPaths
+from mxart.store.paths import DataPaths, JobPaths
+from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
 from mxart.web.operations import PREFIX
 from mxart.web.table import Services, make_api
@@ -94,7 +99,8 @@ class ApiWorld:
         self.catalog = SqliteCatalog(self.paths.catalog)
         self.contents = Contents(self.paths.catalog)
         self.metrics = Metrics(families(config.repositories), 1)
-        self.api = make_api(Services(config, self.contents))
+        self.jobs = Jobs(JobPaths(config.data))
+        self.api = make_api(Services(config, self.contents, self.jobs))
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
         self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))
@@ -109,12 +115,21 @@ class ApiWorld:
         fields: Iterable[tuple[str, str]] = (),
         *,
         length: int | None = -1,
+        caller: Caller | None = None,
     ) -> Response:
-        """A request as it comes off the wire; `path` is below PREFIX. `length` -1: that of the body."""
+        """A request as it comes off the wire; `path` is below PREFIX. `length` -1: that of the body.
+
+        With a `caller` it is past the door, where that is told from credentials.
+        """
         data = body or b""
         sent = Sent(data, len(data) if length == -1 else length)
         request = Request(method, f"{PREFIX}{path}", "mxart.test:8080", Headers(fields), PEER, body=sent)
-        return await self.gate.handle(request)
+        if caller is None:
+            return await self.gate.handle(request)
+        try:
+            return await self.api.answer(request, caller)
+        except Problem as problem:
+            return self.api.word(problem)
 
     async def call(
         self,
@@ -122,6 +137,8 @@ class ApiWorld:
         path: str,
         body: object = None,
         fields: Iterable[tuple[str, str]] = (),
+        *,
+        caller: Caller | None = None,
     ) -> Told:
         """A call, whose answer is checked against what the document promises."""
         fields = list(fields)
@@ -129,7 +146,7 @@ class ApiWorld:
         if body is not None:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             fields.append(("content-type", "application/json"))
-        response = await self.handle(method, path, data, fields)
+        response = await self.handle(method, path, data, fields, caller=caller)
         text = b"".join(part for part in response.body.segments if isinstance(part, bytes)).decode()
         told = Told(response.status, response.headers, text)
         self._check(method, path, told)
@@ -168,11 +185,37 @@ class ApiWorld:
         return digest
 
 
+@dataclass(frozen=True)
+class Only:
+    """May do these actions in paths that begin so, and nothing else."""
+
+    prefix: str = ""
+    actions: tuple[Action, ...] = ("read",)
+
+    def may(self, action: Action, repository: str, path: str) -> bool:
+        return action in self.actions and path.startswith(self.prefix)
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        if not self.may(action, repository, path):
+            raise Forbidden(f"no {action} of {path or 'all'} in {repository}")
+
+    def sees(self, repository: str, path: str) -> bool:
+        return self.may("read", repository, path)
+
+
+ADMIN = Caller(name="admin", grants=Only(actions=ACTIONS))
+EVE = Caller(name="eve", grants=Only())
+
+
 @asynccontextmanager
 async def api_world(data: Path, config: str = CONFIG) -> AsyncIterator[ApiWorld]:
     world = ApiWorld(decode(config, file="test.toml", environment={}, data=str(data)))
     try:
-        yield world
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(world.jobs.run)
+                yield world
+                await world.jobs.stop()
     finally:
         world.contents.close()
         await world.catalog.aclose(0.0)

@@ -7,6 +7,7 @@
         generation                    a number that all processes map: whether anything has changed (module generation)
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
+        jobs/                         0700, long work that was asked for: its state, who runs it, a wish to end it
         tokens/                       0700, keys that sign tokens (access.keys)
         access.sqlite (-wal, -shm)    0600, users, groups, tokens (access.directory)
         admin-password                0600, the first administrator's, until it is changed
@@ -111,11 +112,33 @@ class DataPaths:
         self.admin_password = data / "admin-password"
         self.audit = data / "audit"
         self.turns = data / "turns"
+        self.jobs = data / "jobs"
         self.generation = data / "generation"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""
         make_private(self.data)
+
+
+class JobPaths:
+    """The layout of what is known of jobs: three files for each, by its id."""
+
+    STATE = ".json"
+
+    def __init__(self, data: Path) -> None:
+        self.root = DataPaths(data).jobs
+
+    def state(self, job: str) -> Path:
+        """What everybody may read."""
+        return self.root / f"{job}{self.STATE}"
+
+    def alive(self, job: str) -> Path:
+        """Locked by the process that runs it."""
+        return self.root / f"{job}.alive"
+
+    def cancel(self, job: str) -> Path:
+        """There, where somebody wants it to end."""
+        return self.root / f"{job}.cancel"
 
 
 def stores(config: Config) -> dict[str, StorePaths]:

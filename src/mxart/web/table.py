@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mxart.config import Config
 from mxart.store.contents import Contents
 from mxart.web.api import Api
+from mxart.web.job_operations import JobOperations
+from mxart.web.jobs import Jobs
 from mxart.web.repositories import Shelves
 
 
@@ -16,9 +18,11 @@ class Services:
 
     config: Config
     contents: Contents
+    jobs: Jobs
 
 
 def make_api(services: Services) -> Api:
     """The API of one worker."""
     shelves = Shelves(services.config.repositories, services.contents)
-    return Api((*shelves.operations(),))
+    jobs = JobOperations(services.jobs)
+    return Api((*shelves.operations(), *jobs.operations()))
