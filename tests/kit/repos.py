@@ -312,9 +312,11 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         if self.trouble is not None:
             raise self.trouble
-        answer = self.answers.get(ask.path)
-        if answer is None:
+        answer = self.answers.get(ask.path) or Answer(b"404 page not found\n", status=404)
+        if answer.status == 404 and 404 not in ask.expects:
             raise NotFound(f"{self.name} has no {ask.path}")
+        if answer.status not in (200, *ask.expects):
+            raise UpstreamFailed(f"{self.name} answers {answer.status} to {ask.path}")
         if answer.gate is not None:
             await answer.gate.wait()
         if answer.problem is not None:

@@ -368,3 +368,30 @@ async def test_an_upstream_that_is_gone_is_left_alone_by_callers_too() -> None:
         assert "refused" in (await refusal(hub, OWN)).message
     assert "is not asked for another" in (await refusal(hub, OWN)).message
     await hub.aclose()
+
+
+async def test_a_status_that_is_an_answer_is_one_and_a_redirect_among_them_leads_nowhere() -> None:
+    ask = Ask("GET", "v2/x/referrers/y", expects=(303, 404))
+    async with fake_upstream() as up, fake_upstream(host="localhost") as site:
+        hub = remote(up.url)
+        for answered in (say("not here", 404), redirect(f"{site.url}/people", 303)):
+            up.on("/v2/x/referrers/y", answered)
+            async with hub.open(ask) as reply:
+                assert reply.status == answered.status
+        assert not site.requests
+        for status in (400, 401, 403, 429, 500):
+            up.on("/v2/x/referrers/y", say("", status))
+            assert not isinstance(await refusal(hub, ask), NotFound)
+        await hub.aclose()
+
+
+async def test_a_firm_question_is_not_answered_with_another_mirrors_404_either() -> None:
+    async with fake_upstream() as first, fake_upstream(host="localhost") as second:
+        first.on(PATH, challenge('Basic realm="r"'))
+        hub = remote(first.url, second.url)
+        ask = Ask("GET", PATH[1:], scope=ASK.scope, expects=(404,))
+        async with hub.open(ask) as reply:
+            assert reply.status == 404
+        firm = Ask("GET", PATH[1:], scope=ASK.scope, expects=(404,), firm=True)
+        assert isinstance(await refusal(hub, firm), UpstreamDenied)
+        await hub.aclose()

@@ -215,6 +215,49 @@ class Referred:
     warning: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """One page of upstream's referrers, and the query that asks for the next one (None: it is the last)."""
+
+    descriptors: tuple[Descriptor, ...]
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoReferrers:
+    """Upstream does not answer questions for referrers. `certain`: whatever they are about, as far as one can tell."""
+
+    certain: bool
+
+
+class Referring(Protocol):
+    """How a format reads referrers of an upstream: from its API, or from a document that stands in for that."""
+
+    def ask(self, operation: Referrers, following: str | None) -> Ask:
+        """The question to upstream's API, unfiltered: for the first page, or for the one that a ReferrersPage named."""
+        ...
+
+    def page(self, operation: Referrers, status: int, headers: Headers, data: bytes) -> ReferrersPage | NoReferrers:
+        """Read upstream's answer. Raises UpstreamFailed for a list that is broken: that is not one that is missing."""
+        ...
+
+    def about(self, operation: Referrers) -> Document:
+        """The manifest that is referred to."""
+        ...
+
+    def stand_in(self, operation: Referrers) -> Document:
+        """The document that tells of a manifest's referrers where there is no API."""
+        ...
+
+    def listed(self, operation: Referrers, media_type: str, data: bytes) -> tuple[Descriptor, ...]:
+        """What such a document lists. Raises UpstreamFailed if it is no list."""
+        ...
+
+    def read(self, json: bytes) -> Descriptor:
+        """A descriptor from its own `json`."""
+        ...
+
+
 class Format(Protocol):
     """What is particular to one kind of package. Pure: no I/O, no clock, no state."""
 
@@ -269,6 +312,11 @@ class Format(Protocol):
 
     def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
         """A list as its client wants it; `target` is the request's own: path and query, escaped."""
+        ...
+
+    @property
+    def referring(self) -> Referring | None:
+        """Set if the format has referrers: if `parse` ever makes such an operation."""
         ...
 
     def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from mxart.errors import UpstreamDenied
-from mxart.repos.base import File, Listing
+from mxart.repos.base import File, Listing, Referrers
 from mxart.repos.remote import Remote
 
 _HELD = 30.0  # seconds until the same question is asked again; never longer than the negative ttl
@@ -58,7 +58,7 @@ class Denials:
             doubted = self._doubts[package] = catalog.missing(self._shelf, package, self._clock())
         return doubted
 
-    async def note(self, operation: File | Listing, problem: UpstreamDenied) -> None:
+    async def note(self, operation: File | Listing | Referrers, problem: UpstreamDenied) -> None:
         """Upstream denies us this. Durable when it returns, where it casts doubt on what is kept of the package.
 
         A list denied casts none: there are registries that let everybody pull, and only users list.
@@ -69,7 +69,7 @@ class Denials:
         self._held[path] = (self._clock(), copy.copy(problem))
         if len(self._held) > _MAX_HELD:
             self._held.popitem(last=False)
-        if isinstance(operation, Listing):
+        if isinstance(operation, Listing | Referrers):
             return
         catalog = self._remote.stock.catalog
         if not self.doubted(package) and catalog.has_package(self._remote.name, package):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import assert_never
 
 from mxart.message import Trace
-from mxart.repos.base import Blob, Document, File, Found, Listed, Listing
+from mxart.repos.base import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.documents import Documents
 from mxart.repos.listings import Listings
+from mxart.repos.referrals import Referrals
 from mxart.repos.remote import Remote
 from mxart.repos.streams import Streams
 
@@ -20,6 +21,7 @@ class Desk:
         self._documents = Documents(remote)
         self._streams = Streams(remote)
         self._listings = Listings(remote)
+        self._referrals = Referrals(remote)
 
     def remembered(self, operation: File, trace: Trace) -> Found | None:
         """What memory has: the fast way, a few microseconds."""
@@ -45,3 +47,11 @@ class Desk:
     async def listing(self, operation: Listing, trace: Trace) -> Listed:
         """See Repository.listing."""
         return await self._listings.find(operation, trace)
+
+    async def referrers(self, operation: Referrers, trace: Trace) -> Referred:
+        """See Repository.referrers."""
+        return await self._referrals.find(operation, trace)
+
+    async def referrers_now(self, operation: Referrers, trace: Trace) -> Referred:
+        """The same as upstream says it to this one question: nothing is kept, and nobody shares it."""
+        return await self._referrals.unkept(operation, trace)

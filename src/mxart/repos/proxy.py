@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import trio
 
-from mxart.errors import NotFound
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.desk import Desk
@@ -79,5 +78,7 @@ class Proxy:
         return await self._desk.listing(operation, trace)
 
     async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
-        """Upstream is not asked yet. Clients then look for the tag that stands in for a list of referrers."""
-        raise NotFound(f"{self.name} cannot tell what refers to a manifest", subject="route")
+        operation = self.format.adopt(operation)
+        if self._relay is not None:
+            return await self._relay.referrers(operation, trace, caller)
+        return await self._desk.referrers(operation, trace)

@@ -28,7 +28,7 @@ import trio
 
 from mxart.errors import Forbidden, NotFound, Problem, Unauthorized, UpstreamDenied
 from mxart.message import Trace
-from mxart.repos.base import Blob, Caller, Document, File, Found, Listed, Listing
+from mxart.repos.base import Blob, Caller, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.denials import Denials
 from mxart.repos.desk import Desk
 from mxart.repos.flights import Flights, free_turn
@@ -37,8 +37,9 @@ from mxart.repos.verdicts import Verdicts
 from mxart.upstream.base import Ask
 from mxart.upstream.challenge import parse_challenges, render
 
-_Kept = TypeVar("_Kept", bound=Document | Blob | Listing)
+_Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
 _T = TypeVar("_T")
+_Way = Callable[[_Kept, Trace], Awaitable[_T]]
 _LOOK_AGAIN = 10.0  # seconds
 _ERRORS = ("error", "error_description", "error_uri")  # RFC 6750 section 3: about the credentials that were shown
 
@@ -69,6 +70,22 @@ class Relay:
             return await self._ordinary.listing(operation, trace)
         return await self._find(operation, trace, caller, self._ordinary.listing, self._private.listing)
 
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller) -> Referred:
+        """See Repository.referrers.
+
+        Whether one may see the package is asked about the manifest that is referred to.  Where upstream has none,
+        something may refer to it all the same: then the answer is upstream's own to whoever asks, each time.
+        """
+        ordinary, private = self._ordinary, self._private
+        return await self._find(
+            operation,
+            trace,
+            caller,
+            ordinary.referrers,
+            private.referrers,
+            absent=(ordinary.referrers_now, private.referrers_now),
+        )
+
     async def admit(self, caller: Caller, trace: Trace) -> None:
         """See Repository.admit."""
         await self._door.admit(caller, trace)
@@ -78,16 +95,23 @@ class Relay:
         operation: _Kept,
         trace: Trace,
         caller: Caller,
-        ordinary: Callable[[_Kept, Trace], Awaitable[_T]],
-        private: Callable[[_Kept, Trace], Awaitable[_T]],
+        ordinary: _Way[_Kept, _T],
+        private: _Way[_Kept, _T],
+        absent: tuple[_Way[_Kept, _T], _Way[_Kept, _T]] | None = None,
     ) -> _T:
+        """`absent`: the two ways where upstream has not what shows whether one may see the package."""
         credential = caller.authorization
         if not credential or not self._verdicts.granted(credential, operation.package):
             denied = self._denials.held(operation.path)
             if denied is None:
                 try:
                     if self._denials.doubted(operation.package):
-                        await self._confirm(operation, trace)
+                        try:
+                            await self._confirm(operation, trace)
+                        except NotFound:
+                            if absent is None:
+                                raise
+                            return await absent[0](operation, trace)
                     return await ordinary(operation, trace)
                 except UpstreamDenied as problem:
                     denied = problem
@@ -97,16 +121,28 @@ class Relay:
                 trace.decided("%s: upstream denies us, and the caller shows nothing for it", operation.path)
                 raise _login(denied)
         trace.decided("%s: upstream is asked as the caller", operation.path)
-        return await self._as_caller(operation, credential, trace, private)
+        return await self._as_caller(operation, credential, trace, private, absent[1] if absent is not None else None)
 
     async def _as_caller(
-        self, operation: _Kept, credential: str, trace: Trace, private: Callable[[_Kept, Trace], Awaitable[_T]]
+        self,
+        operation: _Kept,
+        credential: str,
+        trace: Trace,
+        private: _Way[_Kept, _T],
+        absent: _Way[_Kept, _T] | None,
     ) -> _T:
         package = operation.package
+        shown = replace(operation, credential=credential)
         for last in (False, True):
             try:
-                await self._verdicts.demand(credential, package, _question(self._private.remote, operation), trace)
-                found = await private(replace(operation, credential=credential), trace)
+                try:
+                    await self._verdicts.demand(credential, package, _question(self._private.remote, operation), trace)
+                except NotFound:
+                    if absent is None:
+                        raise
+                    found = await absent(shown, trace)
+                else:
+                    found = await private(shown, trace)
             except UpstreamDenied as problem:
                 # It may be another caller's token that died, under work that both wait for: once more, with this one.
                 if last or not self._verdicts.granted(credential, package):
@@ -118,7 +154,7 @@ class Relay:
                 return found
         raise AssertionError("the second attempt returns or raises")
 
-    async def _confirm(self, operation: Document | Blob | Listing, trace: Trace) -> None:
+    async def _confirm(self, operation: Document | Blob | Listing | Referrers, trace: Trace) -> None:
         """One question as ourselves: does upstream grant us this package again?"""
         remote = self._ordinary.remote
 
@@ -211,8 +247,12 @@ def answers(caller: Caller, challenge: tuple[str, ...]) -> bool:
     return bool(caller.scheme) and any(item.scheme == caller.scheme for item in parse_challenges(challenge))
 
 
-def _question(remote: Remote, operation: Document | Blob | Listing) -> Ask:
+def _question(remote: Remote, operation: Document | Blob | Listing | Referrers) -> Ask:
     """The smallest question that tells whether one may see this."""
+    if isinstance(operation, Referrers):
+        # Not for the list: where it is unknown to upstream, everybody is told so, whoever he is.
+        assert remote.format.referring is not None, "a format that asks for referrers has them"
+        return remote.ask(remote.format.referring.about(operation), "HEAD")
     if isinstance(operation, Listing):
         return remote.ask_page(operation, None)  # few registries know a HEAD for lists
     return remote.ask(operation, "HEAD")

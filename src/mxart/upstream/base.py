@@ -30,7 +30,7 @@ class Ask:
     lenient: bool = False  # 4xx is an answer like any other
     body: Outgoing = b""
     once: bool = False  # not to be sent again unless nothing can have come of it (RFC 9110 section 9.2.2)
-    expects: tuple[int, ...] = ()  # statuses that are answers, too
+    expects: tuple[int, ...] = ()  # statuses that are answers, too; a redirect among them is not followed
     # A whole URL instead of `path`, that the upstream has named by a Location.  It is shown credentials only at the
     # upstream's own origin, and dialled only where that may lead us.
     url: str = ""

@@ -168,8 +168,9 @@ class Remote:
                 if (rest := mirror.wait(now)) is not None:
                     troubles.append(self._resting(mirror, rest))
                     continue
+                denials = [trouble for trouble in troubles if trouble.denied] if ask.firm else []
                 try:
-                    return mirror, await self._ask_mirror(mirror, ask)
+                    exchange = await self._ask_mirror(mirror, ask)
                 except Trouble as error:
                     if mirror not in self._home:
                         error.challenge = None  # a login is for the upstream itself, not for whoever mirrors it
@@ -178,10 +179,14 @@ class Remote:
                     if ask.once and not error.undone:
                         raise self._worst(troubles[-1:]) from None
                 except NotFound:
-                    denials = [trouble for trouble in troubles if trouble.denied]
-                    if ask.firm and denials:
+                    if denials:
                         raise self._worst(denials) from None
                     raise
+                else:
+                    if denials and exchange.status in ask.expects:
+                        await exchange.aclose()
+                        raise self._worst(denials)
+                    return mirror, exchange
             if not told or any(trouble.cause is not Cause.RESTING for trouble in troubles):
                 told = troubles
             if ask.firm and troubles[0].denied:

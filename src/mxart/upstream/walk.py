@@ -68,6 +68,8 @@ class Walker:
                 raise
             try:
                 status = exchange.status
+                if status in ask.expects and status >= 300:
+                    return exchange
                 writes = method not in ("GET", "HEAD")
                 if status not in (_SAME_METHOD if writes else _REDIRECT_STATUSES):
                     if method == "HEAD" and status in (405, 501):

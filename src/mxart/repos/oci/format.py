@@ -34,6 +34,7 @@ from mxart.repos.base import (
 )
 from mxart.repos.oci import media, referrers
 from mxart.repos.oci.errors import VERSION, word
+from mxart.repos.oci.links import following
 from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
 from mxart.upstream.base import Ask
 
@@ -66,6 +67,7 @@ class Oci:
     """See repos.base.Format. `upstreams` are the mirrors' URLs; they decide whether `alpine` is `library/alpine`."""
 
     name = "oci"
+    referring = referrers.Pointers()
 
     def __init__(self, upstreams: Iterable[str] = ()) -> None:
         self._library = is_docker_hub(upstreams)
@@ -147,9 +149,9 @@ class Oci:
     def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
         try:
             tags = _tag_list.decode(data).tags
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             raise UpstreamFailed("upstream's answer is not a list of tags", subject="name") from None
-        return Page(tuple(tags or ()), _following(headers.get_all("link")))
+        return Page(tuple(tags or ()), following(headers.get_all("link")))
 
     # answers
 
@@ -167,10 +169,10 @@ class Oci:
         path, _, query = target.partition("?")
         fields = [("content-type", _JSON), VERSION]
         if listed.more and listed.names and listing.limit:
-            following = f"{path}?n={listing.limit}&last={quote(listed.names[-1], safe='')}"
+            link = f"{path}?n={listing.limit}&last={quote(listed.names[-1], safe='')}"
             for namespace in parse_qs(query).get("ns", [])[:1]:
-                following += f"&ns={quote(namespace, safe='')}"
-            fields.append(("link", f'<{following}>; rel="next"'))
+                link += f"&ns={quote(namespace, safe='')}"
+            fields.append(("link", f'<{link}>; rel="next"'))
         if listing.of == "packages":
             return Headers(fields), msgspec.json.encode({"repositories": listed.names})
         name = unescape(path).removeprefix("/v2/").removesuffix("/tags/list")
@@ -259,18 +261,3 @@ def _declared_digest(headers: Headers) -> Digest | None:
 def _same(digest: Digest, wanted: Digest, subject: str) -> None:
     if digest != wanted:
         raise UpstreamFailed(f"upstream sent {digest} for {wanted}", subject=subject)
-
-
-_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^,;"]+(?:"[^"]*")?)*)')
-
-
-def _following(links: list[str]) -> str | None:
-    """The query of the next page (RFC 8288), None on the last one.
-
-    Only the query: the next page is at the same place, whatever host upstream believes to have.
-    """
-    for target, parameters in _LINK.findall(", ".join(links)):
-        if re.search(r';\s*rel\s*=\s*"?\s*next\b', parameters, re.IGNORECASE):
-            # By hand: what the rest of the link looks like does not matter.
-            return quote(target.partition("#")[0].partition("?")[2], safe="=&%+-._~:/?@!$'()*,;")
-    return None

@@ -64,7 +64,7 @@ def manifest_type(content_type: str | None, data: bytes) -> str:
     declared = essence(content_type)
     try:
         shape = _decoder.decode(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise _wrong("it is not a JSON object") from None
     inner = shape.media_type
     if inner is not None and not isinstance(inner, str):
