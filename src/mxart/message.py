@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -94,6 +94,33 @@ class RequestBody(Protocol):
         client leaves or stalls, BadRequest on broken framing, TooLarge past the limit.  Cancellation loses nothing
         but leaves the connection unusable for a further request.
         """
+        ...
+
+
+class Tap(Protocol):
+    """Where a thread draws the bytes of a body from, past the event loop, as they come: the fast way for large ones."""
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        """Fill `buffer` from its front with what is there, waiting at most `wait` seconds for the first byte of it.
+
+        Returns how many bytes it was; 0 if nothing came, or if nothing will: `receive` tells which.  Never raises.
+        """
+        ...
+
+
+@runtime_checkable
+class TappedBody(RequestBody, Protocol):
+    """The body of a request that need not come through `receive`. Only some are."""
+
+    def tap(self) -> Tap | None:
+        """For a thread to take over from `receive`, until it gets 0; None where, for now, only `receive` will do.
+
+        While a thread draws, nobody calls `receive`.
+        """
+        ...
+
+    def drawn(self, count: int) -> None:
+        """So many bytes were taken from the tap, and no thread is at it any more. Never raises."""
         ...
 
 

@@ -178,7 +178,7 @@ async def test_on_a_disk_that_is_really_full(tmp_path: Path, size: str) -> None:
         assert store.partials() == []
 
 
-@pytest.mark.parametrize("names", [4, 5])
+@pytest.mark.parametrize("names", [5, 6])
 async def test_on_a_disk_without_room_for_another_name(tmp_path: Path, names: int) -> None:
     origin = ScriptedOrigin(DATA)
     with small_file_system(tmp_path / "small", f"100m,nr_inodes={names}") as small:

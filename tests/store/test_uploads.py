@@ -15,6 +15,7 @@ from kit.store import OneStore, some_bytes
 from mxart.digest import Digest
 from mxart.errors import Disconnected, TooLarge
 from mxart.store.base import DigestMismatch, UploadBusy, UploadUnknown
+from mxart.store.paths import SPARE
 from mxart.store.uploads import DiskUploads
 
 DATA = some_bytes(3_000_001)
@@ -35,7 +36,8 @@ def write(path: str, data: bytes) -> None:
 
 
 def left_over(store: OneStore) -> list[str]:
-    return sorted(os.listdir(store.paths.uploads))
+    """What is in the folder, but for the files that wait for the next upload."""
+    return sorted(name for name in os.listdir(store.paths.uploads) if not name.endswith(SPARE))
 
 
 async def test_a_file_pushed_at_once_is_a_blob_when_commit_returns(tmp_path: Path) -> None:

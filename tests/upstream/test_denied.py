@@ -11,13 +11,12 @@ import trustme
 from kit.upstream import FakeUpstream, Say, Seen, challenge, fake_upstream, redirect, say
 from mxart.config import Upstreams
 from mxart.errors import NotFound, Problem, UpstreamDenied, UpstreamFailed
-from mxart.message import Headers
+from mxart.message import Headers, Tap
 from mxart.upstream.base import Ask
 from mxart.upstream.challenge import parse_challenges, render
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.remote import Remote
-from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials

@@ -11,12 +11,11 @@ import trio
 from kit.upstream import FakeUpstream, fake_upstream, html, redirect, say
 from mxart.config import Upstreams
 from mxart.errors import NotFound, StorageFull, UpstreamFailed, UpstreamTimeout
-from mxart.message import Headers
+from mxart.message import Headers, Tap
 from mxart.upstream.base import Ask
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.remote import Remote
-from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience, Timeouts
 
 BLOB = random.Random(7).randbytes(1_000_000)

@@ -18,14 +18,13 @@ import trustme
 from kit.upstream import FakeUpstream, fake_upstream, say
 from mxart.config import Upstreams
 from mxart.errors import UpstreamFailed, UpstreamTimeout
-from mxart.message import Headers
+from mxart.message import Headers, Tap
 from mxart.upstream.base import Ask, Reply
 from mxart.upstream.dial import Dialer
 from mxart.upstream.download import Download
 from mxart.upstream.failure import Trouble
 from mxart.upstream.http1 import Http1Connection
 from mxart.upstream.pool import Exchange, Pool
-from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Patience, Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin

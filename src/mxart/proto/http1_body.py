@@ -8,8 +8,9 @@ import h11
 import trio
 
 from mxart.errors import BadRequest, Disconnected, TooLarge
+from mxart.message import Tap
 from mxart.proto.heads import bad_head
-from mxart.proto.transport import Transport
+from mxart.proto.transport import Drawable, Transport
 
 READ_BYTES = 65536  # asked of the transport at once
 _SKIP_BYTES = 65536  # of a request body that nobody wanted, so that the connection can be kept
@@ -41,7 +42,9 @@ class Http1Body:
         self._skip_seconds = skip_seconds
         self._on_end = on_end
         self._received = 0
+        self._taken = 0  # by the thread at the tap, and not counted yet
         self._rest = b""
+        self._raw = False  # h11 has given out all it had, and the length is known
         self._failure: Disconnected | BadRequest | TooLarge | None = None
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
@@ -49,7 +52,7 @@ class Http1Body:
             raise self._failure
         if not self._rest and not self.complete:
             try:
-                self._rest = await self._next(max_bytes)
+                self._rest = await (self._next_raw(max_bytes) if self._raw else self._next(max_bytes))
             except h11.RemoteProtocolError as error:
                 self._failure = BadRequest(str(bad_head(error)))
                 raise self._failure from None
@@ -83,20 +86,54 @@ class Http1Body:
                             h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
                         )
                         await self._transport.send_all(go_on)
-                    data = await self._transport.receive_some(max(max_bytes, READ_BYTES))
-                    if not data:
-                        raise Disconnected("the client left in the middle of its request")
                     if self.length is not None:
-                        # h11 has given out all it had; what is left is counting, and is spared its copies.
-                        return self._count(data, self.length)
-                    self._wire.receive_data(data)
+                        self._raw = True
+                        return await self._next_raw(max_bytes)
+                    self._wire.receive_data(await self._some(max_bytes))
 
-    def _count(self, data: bytes, length: int) -> bytes:
-        left = length - self._received
+    async def _next_raw(self, max_bytes: int) -> bytes:
+        """What is left is counting, and is spared h11's copies."""
+        data = await self._some(max_bytes)
+        left = self._left
         self._received += min(left, len(data))
-        if self._received == length:
+        if not self._left:
             self._end(data[left:])
         return data[:left]
+
+    async def _some(self, max_bytes: int) -> bytes:
+        data = await self._transport.receive_some(max(max_bytes, READ_BYTES))
+        if not data:
+            raise Disconnected("the client left in the middle of its request")
+        return data
+
+    @property
+    def _left(self) -> int:
+        return (self.length or 0) - self._received
+
+    # message.TappedBody, and its tap
+
+    def tap(self) -> Tap | None:
+        drawable = self._raw and not self._rest and not self.complete and self._failure is None
+        return self if drawable and isinstance(self._transport, Drawable) else None
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        """In a thread."""
+        left = self._left - self._taken
+        if not left or self._failure is not None or not isinstance(self._transport, Drawable):
+            return 0
+        try:
+            count = self._transport.receive_into(buffer[:left], wait)
+        except Disconnected as error:
+            self._failure = error
+            return 0
+        self._taken += count
+        return count
+
+    def drawn(self, count: int) -> None:
+        self._received += count
+        self._taken = 0
+        if not self._left:
+            self._end(b"")
 
     def _end(self, rest: bytes) -> None:
         self.complete = True

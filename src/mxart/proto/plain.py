@@ -17,6 +17,7 @@ import errno
 import fcntl
 import math
 import os
+import select
 import socket
 import struct
 import termios
@@ -87,6 +88,23 @@ class PlainTransport:
                 raise disconnected(error) from None
             if not await self._wait(trio.lowlevel.wait_readable, seconds):
                 raise Disconnected(f"the peer sent nothing for {seconds:g} s")
+
+    def receive_into(self, buffer: memoryview, wait: float) -> int:
+        """As `transport.Drawable` says."""
+        try:
+            return self._sock.recv_into(buffer)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise disconnected(error) from None
+        try:
+            poll = select.poll()
+            poll.register(self._sock.fileno(), select.POLLIN)
+            return self._sock.recv_into(buffer) if poll.poll(wait * 1000) else 0
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise disconnected(error) from None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._calls >= _BURST or perf_counter() - self._since > _BURST_SECONDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mxart.message import Peer
 
@@ -59,4 +59,16 @@ class Transport(Protocol):
 
     def abort(self) -> None:
         """Cut the connection so that the peer notices: RST, no close_notify. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Drawable(Protocol):
+    """A transport that a thread may receive from."""
+
+    def receive_into(self, buffer: memoryview, wait: float) -> int:
+        """For a thread, while no task receives: fill `buffer` from its front, waiting at most `wait` seconds.
+
+        Returns 0 if nothing came, and at the end: `receive_some` tells which.  Raises Disconnected.
+        """
         ...

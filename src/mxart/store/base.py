@@ -10,7 +10,7 @@ from typing import Protocol
 from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, Problem
-from mxart.message import Headers, RequestBody
+from mxart.message import Headers, RequestBody, Tap
 
 
 class Blobs(Protocol):
@@ -32,17 +32,6 @@ class Blobs(Protocol):
         ...
 
     def has(self, digest: Digest) -> bool: ...
-
-
-class Tap(Protocol):
-    """Where a thread draws the bytes of a body from, as they come."""
-
-    def take(self, buffer: memoryview, wait: float) -> int:
-        """Fill `buffer` from its front with what is there, waiting at most `wait` seconds for the first byte of it.
-
-        Returns how many bytes it was; 0 if nothing came, or if nothing will: the origin finds out which.  Never raises.
-        """
-        ...
 
 
 class Sink(Protocol):

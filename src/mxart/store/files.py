@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 _IOV_MAX = 1024  # limits.h
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 _RANGE_WRITE = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
+_RANGE_ALL = 7  # ... with WAIT_BEFORE and WAIT_AFTER
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate
@@ -25,6 +26,9 @@ _sync_file_range = _libc.sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_RANGES = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.ESPIPE}
+)  # a file system, or a sandbox, that has no such thing
 _SHORT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
@@ -75,6 +79,17 @@ def punch_hole(fd: int, start: int, end: int) -> None:
 def start_writeback(fd: int, start: int, end: int) -> None:
     """Have the kernel begin writing a range out, so that the fsync at the end is short. A hint: errors say nothing."""
     _sync_file_range(fd, start, end - start, _RANGE_WRITE)
+
+
+def finish_writeback(fd: int, start: int, end: int) -> None:
+    """Write a range out and wait until that is done. No promise that it outlasts a power failure; fsync gives that.
+
+    Raises OSError, and the fsync that follows does not tell of the same error again.
+    """
+    if _sync_file_range(fd, start, end - start, _RANGE_ALL) != 0:
+        code = ctypes.get_errno()
+        if code not in _NO_RANGES:
+            raise OSError(code, os.strerror(code))
 
 
 def sync_directory(path: str | Path) -> None:

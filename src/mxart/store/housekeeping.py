@@ -19,7 +19,7 @@ from mxart.errors import Problem
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.files import remove
 from mxart.store.locks import elect, same_file, try_lock
-from mxart.store.paths import STATE, StorePaths
+from mxart.store.paths import SPARE, STATE, StorePaths
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def clean(
     """Remove what nobody will use any more; returns how many files that were. Blocks; errors are logged."""
     removed = 0
     try:
-        removed += sum(_clean_scratch(entry, now) for entry in os.scandir(paths.temporary))
+        removed += sum(_clean_unlocked(entry.path, now - _SETTLE_SECONDS) for entry in os.scandir(paths.temporary))
         removed += sum(_clean_partial(paths, entry.name, now - partial_seconds) for entry in os.scandir(paths.partials))
         removed += sum(_clean_upload(paths, entry.name, now - upload_seconds) for entry in os.scandir(paths.uploads))
     except OSError as error:
@@ -49,15 +49,16 @@ def clean(
     return removed
 
 
-def _clean_scratch(entry: os.DirEntry[str], now: float) -> bool:
+def _clean_unlocked(path: str, oldest: float) -> bool:
+    """Remove a file that nobody has locked, and that was not written to since `oldest`."""
     try:
-        fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        if os.fstat(fd).st_mtime > now - _SETTLE_SECONDS or not try_lock(fd) or not same_file(fd, entry.path):
+        if os.fstat(fd).st_mtime > oldest or not try_lock(fd) or not same_file(fd, path):
             return False
-        remove(entry.path)
+        remove(path)
         return True
     finally:
         os.close(fd)
@@ -88,6 +89,8 @@ def _clean_partial(paths: StorePaths, name: str, oldest: float) -> bool:
 
 def _clean_upload(paths: StorePaths, file: str, oldest: float) -> bool:
     """Remove an upload that made no progress since `oldest`; bytes without a state are of one that is over."""
+    if file.endswith(SPARE) and paths.is_upload(file.removesuffix(SPARE)):
+        return _clean_unlocked(f"{paths.uploads}/{file}", oldest)
     name = file.removesuffix(STATE)
     if not paths.is_upload(name):
         log.warning("%s/%s: not a file of this program; left alone", paths.uploads, file)

@@ -21,6 +21,7 @@
         tmp/<random>                  a put under way; flock(2) says that its process lives
         uploads/<random>              what a client has sent so far of a file; renamed to a blob
         uploads/<random>.state        whose it is, and its hash (module uploads_state); flock(2) says who is at it
+        uploads/<random>.spare        a state file that the next upload takes over: to make a new one is dear
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from mxart.errors import ConfigError
 DIRECTORY_MODE = 0o700
 NOTES = ".notes"
 STATE = ".state"
+SPARE = ".spare"
 _UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -85,6 +87,10 @@ class StorePaths:
     def upload_state(self, name: str) -> str:
         """What is known of an upload, by its id."""
         return f"{self._uploads}/{name}{STATE}"
+
+    def spare_state(self) -> str:
+        """A new name for a state file that belongs to no upload any more."""
+        return f"{self._uploads}/{secrets.token_hex(16)}{SPARE}"
 
     def digest_of(self, name: str) -> Digest | None:
         """The digest whose partial file, or its notes, has this name; None if it is neither."""

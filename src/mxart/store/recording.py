@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from mxart.digest import Digest, Hash
-from mxart.store.base import Tap
+from mxart.message import Tap
 from mxart.store.files import WriteAt, start_writeback
 
 _PIECE = 1024 * 1024  # bytes
@@ -86,7 +86,7 @@ class Recorder:
             self._buffer = memoryview(bytearray(min(_PIECE, total - self.end)))  # many downloads are small
         until = monotonic() + _STRETCH
         while self.end < total:
-            piece = self._fill(tap, self._buffer[: total - self.end], until)
+            piece = fill(tap, self._buffer[: total - self.end], until)
             if not piece:
                 return Drawn()
             written, error = self.record(disk, (piece,))
@@ -95,19 +95,6 @@ class Recorder:
             if monotonic() >= until:
                 break
         return Drawn(more=self.end < total)
-
-    def _fill(self, tap: Tap, buffer: memoryview, latest: float) -> memoryview:
-        """As much as comes until patience ends, and after that what is there without waiting, until `latest`."""
-        filled = 0
-        until = monotonic() + _PATIENCE
-        while filled < len(buffer):
-            count = tap.take(buffer[filled:], max(0.0, until - monotonic()))
-            if count == 0:
-                break
-            filled += count
-            if monotonic() >= latest:
-                break
-        return buffer[:filled]
 
     def read_back(self, disk: int, start: int, end: int) -> None:
         """Take what is on disk already into the hash. Raises OSError."""
@@ -118,3 +105,17 @@ class Recorder:
                 raise OSError("the partial file has become shorter")
             self._hash.update(buffer[:count])
             start += count
+
+
+def fill(tap: Tap, buffer: memoryview, latest: float) -> memoryview:
+    """As much as comes until patience ends, and after that what is there without waiting, until `latest`."""
+    filled = 0
+    until = monotonic() + _PATIENCE
+    while filled < len(buffer):
+        count = tap.take(buffer[filled:], max(0.0, until - monotonic()))
+        if count == 0:
+            break
+        filled += count
+        if monotonic() >= latest:
+            break
+    return buffer[:filled]

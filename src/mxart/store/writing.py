@@ -33,8 +33,7 @@ import trio
 
 from mxart.digest import Digest
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
-from mxart.message import Headers
-from mxart.store.base import Tap
+from mxart.message import Headers, Tap
 from mxart.store.download import Download
 from mxart.store.files import WriteAt, place, remove, rest_of
 from mxart.store.locks import same_file, unlock

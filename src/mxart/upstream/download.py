@@ -22,10 +22,10 @@ from typing import Protocol
 import trio
 
 from mxart.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
-from mxart.message import Headers
+from mxart.message import Headers, Tap
 from mxart.upstream.base import Ask, Reply, Upstream
 from mxart.upstream.failure import RangeRefused
-from mxart.upstream.tap import Tap, Tapped
+from mxart.upstream.tap import Tapped
 from mxart.upstream.timing import Patience, pause
 
 _log = logging.getLogger("mxart.upstream")

@@ -206,7 +206,7 @@ class Http1Connection:
         return self._framing is _Framing.LENGTH and not self._rest
 
     def take(self, buffer: memoryview, wait: float) -> int:
-        """`receive` for a thread, while no task calls it: see tap.Tap."""
+        """`receive` for a thread, while no task calls it: see message.Tap."""
         if not self.tappable or self._trouble is not None:
             return 0
         try:

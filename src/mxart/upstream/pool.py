@@ -11,14 +11,13 @@ import ssl
 
 import trio
 
-from mxart.message import Headers
+from mxart.message import Headers, Tap
 from mxart.upstream.dial import Dialer
 from mxart.upstream.failure import FOREIGN, Cause, Trouble, reason, trouble_of
 from mxart.upstream.http1 import Http1Connection
 from mxart.upstream.http2 import Http2Connection, Http2Stream
 from mxart.upstream.payload import Outgoing, Watched
 from mxart.upstream.proxies import Ways
-from mxart.upstream.tap import Tap
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.url import Origin, Url

@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from mxart.errors import ConfigError, NotFound, Problem
+from mxart.message import Tap
 from mxart.upstream.base import Ask, Reply
 from mxart.upstream.breaker import Event
 from mxart.upstream.dial import Dialer
@@ -29,7 +30,6 @@ from mxart.upstream.mirror import Mirror
 from mxart.upstream.observe import SILENT, Observer
 from mxart.upstream.pool import Exchange, Pool
 from mxart.upstream.queue import Queue
-from mxart.upstream.tap import Tap
 from mxart.upstream.timing import USUAL_PATIENCE, USUAL_TIMEOUTS, Patience, Timeouts, pause
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import ANONYMOUS, Credentials

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-
-class Tap(Protocol):
-    """Where a thread draws the bytes of a body from, as they come: the same shape as the store's."""
-
-    def take(self, buffer: memoryview, wait: float) -> int:
-        """Fill `buffer` from its front with what is there, waiting at most `wait` seconds for the first byte of it.
-
-        Returns how many bytes it was; 0 if nothing came, or if nothing will: `receive` tells which.  Never raises.
-        """
-        ...
+from mxart.message import Tap
 
 
 @runtime_checkable
