@@ -15,7 +15,10 @@ import trio
 
 from kit.schemas import faults
 from kit.wire import PEER
+from mxart.access import schema
 from mxart.access.base import ACTIONS, Action
+from mxart.access.directory import Directory
+from mxart.access.management import Management
 from mxart.config import Config
 from mxart.config_file import decode
 from mxart.digest import Digest
@@ -99,8 +102,12 @@ class ApiWorld:
         self.catalog = SqliteCatalog(self.paths.catalog)
         self.contents = Contents(self.paths.catalog)
         self.metrics = Metrics(families(config.repositories), 1)
+        schema.prepare(self.paths.access)
+        self.directory = Directory(self.paths.access)
+        self.management = Management(self.directory, self.paths.admin_password)
+        self.management.make_administrator()
         self.jobs = Jobs(JobPaths(config.data))
-        self.api = make_api(Services(config, self.contents, self.jobs))
+        self.api = make_api(Services(config, self.contents, self.jobs, self.management))
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
         self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))
@@ -218,6 +225,7 @@ async def api_world(data: Path, config: str = CONFIG) -> AsyncIterator[ApiWorld]
                 await world.jobs.stop()
     finally:
         world.contents.close()
+        world.directory.close()
         await world.catalog.aclose(0.0)
 
 

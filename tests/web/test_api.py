@@ -25,15 +25,23 @@ class Made(Record, frozen=True, kw_only=True):
     inner: tuple[dict[str, int], ...] = ()
 
 
+class Named(Record, frozen=True, kw_only=True):
+    """By name."""
+
+    name: str
+
+
+async def _make_named(asked: Asked[Named, Made]) -> Made:
+    return asked.body
+
+
 async def _make(asked: Asked[Nothing, Made]) -> Made:
     return asked.body
 
 
 def writing(world: ApiWorld, needs: Needs = ANYBODY) -> None:
     """The world's API with one operation that takes a body."""
-    line = operation(
-        "make", "POST", "/made", "Make it.", tag="t", needs=needs, where=Nothing, body=Made, answers=Made, do=_make
-    )
+    line = operation("make", "POST", "/made", "Make it.", needs, _make, tag="t")
     world.gate._api = world.api = Api([line])
 
 
@@ -176,19 +184,13 @@ class Refusing:
 async def test_what_an_operation_needs_is_demanded_before_its_body_is_read(
     needs: Needs, caller: Caller, asked: tuple[str, str, str]
 ) -> None:
-    class Named(Record, frozen=True, kw_only=True):
-        name: str
-
     class Never:
         length = None
 
         async def receive(self, max_bytes: int = 65536) -> bytes:
             raise AssertionError("the body is read")
 
-    async def do(asked: Asked[Named, Made]) -> Made:
-        return asked.body
-
-    line = operation("x", "PUT", "/x/{name}", "It.", tag="t", needs=needs, where=Named, body=Made, answers=Made, do=do)
+    line = operation("x", "PUT", "/x/{name}", "It.", needs, _make_named, tag="t")
     caller = Caller(name=caller.name, grants=Refusing())
     request = Request("PUT", "/-/api/v1/x/adam", "", Headers([JSON]), PEER, body=Never())
     with pytest.raises(AssertionError) as told:

@@ -19,18 +19,36 @@ async def test_every_operation_is_answered_as_the_document_says(tmp_path: Path) 
     async with api_world(tmp_path) as world:
         await world.keep("own", "a/b", "1")
         job = await world.jobs.start("gc", "default", "eve", forever)
-        for method, path, status in (
-            ("GET", "/openapi.json", 200),
-            ("GET", "/repositories", 200),
-            ("GET", "/repositories/own", 200),
-            ("GET", "/repositories/own/packages", 200),
-            ("GET", "/repositories/own/packages/a%2Fb/tags", 200),
-            ("GET", "/repositories/own/packages/a%2Fb/tags/1", 200),
-            ("GET", "/jobs", 200),
-            ("GET", f"/jobs/{job.id}", 200),
-            ("DELETE", f"/jobs/{job.id}", 202),
+        token, _ = world.management.create_token("admin", "x")
+        user, password = {"name": "eve", "password": "correct horse battery"}, {"password": "battery horse"}
+        for method, path, status, body in (
+            ("GET", "/openapi.json", 200, None),
+            ("GET", "/repositories", 200, None),
+            ("GET", "/repositories/own", 200, None),
+            ("GET", "/repositories/own/packages", 200, None),
+            ("GET", "/repositories/own/packages/a%2Fb/tags", 200, None),
+            ("GET", "/repositories/own/packages/a%2Fb/tags/1", 200, None),
+            ("GET", "/whoami", 200, None),
+            ("POST", "/users", 201, user),
+            ("GET", "/users", 200, None),
+            ("GET", "/users/eve", 200, None),
+            ("PATCH", "/users/eve", 200, {"disabled": True}),
+            ("PUT", "/users/eve/password", 204, password),
+            ("POST", "/users/eve/tokens", 201, {"name": "ci"}),
+            ("GET", "/users/eve/tokens", 200, None),
+            ("DELETE", f"/users/admin/tokens/{token.id}", 204, None),
+            ("POST", "/groups", 201, {"name": "core"}),
+            ("GET", "/groups", 200, None),
+            ("GET", "/groups/core", 200, None),
+            ("PUT", "/groups/core/members/eve", 204, None),
+            ("DELETE", "/groups/core/members/eve", 204, None),
+            ("DELETE", "/groups/core", 204, None),
+            ("DELETE", "/users/eve", 204, None),
+            ("GET", "/jobs", 200, None),
+            ("GET", f"/jobs/{job.id}", 200, None),
+            ("DELETE", f"/jobs/{job.id}", 202, None),
         ):
-            told = await world.call(method, path, caller=ADMIN)
+            told = await world.call(method, path, body, caller=ADMIN)
             assert told.status == status, told.text
         assert world.called == {line.name for line in world.api.table.operations}
 

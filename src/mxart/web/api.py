@@ -49,12 +49,9 @@ class Api:
             "GET",
             "/openapi.json",
             "This API, as an OpenAPI document.",
+            ANYBODY,
+            self._describe,
             tag="about",
-            needs=ANYBODY,
-            where=Nothing,
-            body=Nothing,
-            answers=Document,
-            do=self._describe,
         )
         self.table = Table((ours, *operations))
         self._document: Document | None = None

@@ -82,36 +82,19 @@ class JobOperations:
             "GET",
             "/jobs",
             "Your jobs; everybody's for those who manage everything.",
+            _LOGIN,
+            self._list,
             tag="jobs",
-            needs=_LOGIN,
-            where=Paged,
-            body=Nothing,
-            answers=JobsShown,
-            do=self._list,
         )
-        yield operation(
-            "getJob",
-            "GET",
-            "/jobs/{job}",
-            "A job, and how far it is.",
-            tag="jobs",
-            needs=_LOGIN,
-            where=OneJob,
-            body=Nothing,
-            answers=JobShown,
-            do=self._get,
-        )
+        yield operation("getJob", "GET", "/jobs/{job}", "A job, and how far it is.", _LOGIN, self._get, tag="jobs")
         yield operation(
             "cancelJob",
             "DELETE",
             "/jobs/{job}",
             "Ask for a job's end, which comes soon; what is done stays done.",
+            _LOGIN,
+            self._cancel,
             tag="jobs",
-            needs=_LOGIN,
-            where=OneJob,
-            body=Nothing,
-            answers=JobShown,
-            do=self._cancel,
             status=202,
         )
 

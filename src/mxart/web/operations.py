@@ -16,7 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar, cast, get_args
+from typing import Annotated, Generic, Literal, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -136,7 +136,7 @@ class Operation(Generic[P, B]):
     def parameters(self, query: str, in_path: dict[str, str]) -> P:
         """Decode the parameters. Raises BadRequest, whose subject is the one that is wrong."""
         values: dict[str, str] = dict(in_path)
-        known = [name for name in self.where.__struct_fields__ if name not in in_path]
+        known = [name for name in self.where.__struct_encode_fields__ if name not in in_path]
         for name, value in _query(query):
             if name not in known:
                 right = f"known here: {', '.join(known)}" if known else "there are none here"
@@ -190,7 +190,7 @@ class Table:
             methods = self._paths.setdefault(shape, {})
             if operation.method in methods or operation.name in names:
                 raise ValueError(f"{operation.name}: {operation.method} {operation.path} is there already")
-            if not set(operation.in_path) <= set(operation.where.__struct_fields__):
+            if not set(operation.in_path) <= set(operation.where.__struct_encode_fields__):
                 raise ValueError(f"{operation.name}: the path names what is no parameter")
             if methods and next(iter(methods.values())).path != operation.path:
                 raise ValueError(f"{operation.name}: another operation has this path with other names")
@@ -223,17 +223,17 @@ def operation(
     method: Method,
     path: str,
     summary: str,
-    *,
-    tag: str,
     needs: Needs,
     do: Callable[[Asked[P, B]], Awaitable[Record]],
-    where: type[P],
-    body: type[B],
-    answers: type[Record] = Nothing,
+    *,
+    tag: str,
     status: int = 0,
     secret: bool = False,
 ) -> Operation[Record, Record]:
-    """A line of the table; its own types are known here, and the table holds all kinds."""
+    """A line of the table. What it takes and gives is what the annotations of `do` say."""
+    told = get_type_hints(do)
+    where, body = get_args(told["asked"])
+    answers = told["return"]
     line = Operation(
         name,
         method,
@@ -272,7 +272,7 @@ def _query(query: str) -> list[tuple[str, str]]:
 def _told(error: msgspec.ValidationError, kind: type[Record]) -> BadRequest:
     text, _, place = str(error).partition(" - at `$")
     place = place.rstrip("`").removeprefix(".")
-    known = kind.__struct_fields__
+    known = kind.__struct_encode_fields__
     if not place and "field `" in text:  # unknown, or missing: the field is in the text
         subject = text.partition("field `")[2].partition("`")[0]
         text = text.replace("Object contains unknown", "unknown").replace("Object missing required", "missing required")

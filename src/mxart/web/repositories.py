@@ -126,64 +126,43 @@ class Shelves:
     def operations(self) -> Iterator[Operation[Record, Record]]:
         """This part of the table."""
         yield operation(
-            "listRepositories",
-            "GET",
-            "/repositories",
-            "The repositories.",
-            tag="repositories",
-            needs=ANYBODY,
-            where=Paged,
-            body=Nothing,
-            answers=Repositories,
-            do=self._list,
+            "listRepositories", "GET", "/repositories", "The repositories.", ANYBODY, self._list, tag="repositories"
         )
         yield operation(
             "getRepository",
             "GET",
             "/repositories/{repository}",
             "A repository.",
+            Needs("read", repository="repository"),
+            self._get,
             tag="repositories",
-            needs=Needs("read", repository="repository"),
-            where=InRepository,
-            body=Nothing,
-            answers=Repository,
-            do=self._get,
         )
         yield operation(
             "listPackages",
             "GET",
             "/repositories/{repository}/packages",
             "The packages that a repository keeps.",
+            ANYBODY,
+            self._packages,
             tag="repositories",
-            needs=ANYBODY,
-            where=PackagesWanted,
-            body=Nothing,
-            answers=Packages,
-            do=self._packages,
         )
         yield operation(
             "listTags",
             "GET",
             "/repositories/{repository}/packages/{package}/tags",
             "The tags of a package.",
+            _READ,
+            self._tags,
             tag="repositories",
-            needs=_READ,
-            where=TagsWanted,
-            body=Nothing,
-            answers=Tags,
-            do=self._tags,
         )
         yield operation(
             "getTag",
             "GET",
             "/repositories/{repository}/packages/{package}/tags/{tag}",
             "A tag.",
+            _READ,
+            self._tag,
             tag="repositories",
-            needs=_READ,
-            where=OneTag,
-            body=Nothing,
-            answers=Tag,
-            do=self._tag,
         )
 
     async def _list(self, asked: Asked[Paged, Nothing]) -> Repositories:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mxart.access.management import Management
 from mxart.config import Config
 from mxart.store.contents import Contents
 from mxart.web.api import Api
 from mxart.web.job_operations import JobOperations
 from mxart.web.jobs import Jobs
+from mxart.web.own_accounts import OwnAccounts
 from mxart.web.repositories import Shelves
+from mxart.web.users import UserOperations
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +22,15 @@ class Services:
     config: Config
     contents: Contents
     jobs: Jobs
+    management: Management | None = None  # None: there are no users
 
 
 def make_api(services: Services) -> Api:
     """The API of one worker."""
     shelves = Shelves(services.config.repositories, services.contents)
     jobs = JobOperations(services.jobs)
-    return Api((*shelves.operations(), *jobs.operations()))
+    operations = [*shelves.operations(), *jobs.operations()]
+    if services.management is not None:
+        operations += UserOperations(services.management).operations()
+        operations += OwnAccounts(services.management).operations()
+    return Api(operations)
