@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxart.config import Config, Listener, parse_address, parse_size
+from mxart.config import Config, Listener, parse_address, parse_duration, parse_size
 from mxart.config_file import decode
 from mxart.errors import ConfigError
 
@@ -71,6 +71,17 @@ LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
         ("[[listener]]\naddress='nowhere'", "listener[0].address", "127.0.0.1:8080"),
         ("[[listener]]\naddress=':99999'", "listener[0].address", "65535"),
         ("[[listener]]\naddress=':1'\n[[listener]]\naddress=':1'", "listener[1].address", "listener[0]"),
+        (PROXY + "max_bytes = '10 apples'", "repository.hub.max_bytes", "512MiB"),
+        (PROXY + "quota = '10GiB'", "repository.hub.quota", "here it is max_bytes"),
+        (LOCAL + "quota = -1", "repository.mine.quota", "not negative"),
+        (LOCAL + "max_bytes = 1", "repository.mine.max_bytes", "here it is quota"),
+        (PROXY + "retention = [{keep = 1}]", "repository.hub.retention", "a local repository"),
+        (LOCAL + "retention = [{tags = 'v*'}]", "repository.mine.retention[0]", "keep = 10, days = 30"),
+        (LOCAL + "retention = [{keep = 1}, {keep = 1, tags = []}]", "repository.mine.retention[1].tags", '"v*"'),
+        (LOCAL + "retention = [{keep = 1, packages = '/a'}]", "repository.mine.retention[0].packages", "team/**"),
+        (LOCAL + "retention = [{keep = -1}]", "repository.mine.retention[0].keep", ">= 0"),
+        ("[gc]\nevery = 'daily'", "gc.every", '"24h"'),
+        ("[gc]\ngrace = -1", "gc.grace", "not negative"),
         ("listener = 5", "listener", "[[listener]]"),
         ("[repository]\nx = 5", "repository.x", "object"),
         (PROXY + "ttl='1h'", "repository.hub.ttl", "float"),
@@ -188,3 +199,17 @@ def test_permissions_are_written_as_lists_or_as_one_word() -> None:
     assert (one.action_names, one.effect) == ({"read"}, "deny")
     assert (several.repositories, several.path, several.user_names) == (("oci", "ghcr.io"), "team/**", ("ann", "bob"))
     assert (several.action_names, several.effect) == ({"publish", "delete"}, "allow")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(90, 90), (0.5, 0.5), ("90", 90), ("90s", 90), ("30m", 1800), ("24h", 86400), ("1d12h", 129600), ("2w", 1209600)],
+)
+def test_a_time_is_seconds_or_a_number_with_its_unit(value: float | str, seconds: float) -> None:
+    assert parse_duration(value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "h", "1.5h", "1h30", "-1h", "1y", -1, float("inf"), float("nan"), "1 2"])
+def test_what_is_no_time_is_refused(value: float | str) -> None:
+    with pytest.raises(ValueError, match="time"):
+        parse_duration(value)

@@ -13,6 +13,7 @@ from mxart.config_access import AccessSettings, Permission
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Days = Annotated[float, msgspec.Meta(ge=0)]
 
 
 PRIVATE_NETWORKS = (
@@ -81,6 +82,27 @@ class Store(_Table, frozen=True):
     path: str
 
 
+class Retention(_Table, frozen=True):
+    """A rule about which tags of a local repository stay: of those that it names, the newest and the young ones.
+
+    `packages` and `tags` are patterns: `*` within a segment, in packages `**` for any number of them.  Of the tags that
+    match, the newest `keep` of each package stay, and all that are younger than `days`; a tag goes only if rules
+    name it and none of them keeps it.  `untagged_days`: manifests that nothing points at go when they were neither
+    pushed nor pulled for so long.
+    """
+
+    packages: str = "**"
+    tags: tuple[str, ...] | str = "*"
+    keep: Count | None = None
+    days: Days | None = None
+    untagged_days: Days | None = None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """`tags` as a list."""
+        return (self.tags,) if isinstance(self.tags, str) else self.tags
+
+
 class Repository(_Table, frozen=True):
     """One `[repository.NAME]` table. `name` is filled in from the table's name."""
 
@@ -108,6 +130,10 @@ class Repository(_Table, frozen=True):
     # a login at its door, as docker and podman need it to show any credentials at all.
     relay: Literal["never", "denied", "always"] = "never"
     index: str = ""  # oci: where the old API below /v1/ (docker search) is forwarded to; "": nowhere
+    max_bytes: int | str | None = None  # above this the least recently used goes
+    # local
+    quota: int | str | None = None  # bytes of distinct files; what would exceed it is refused
+    retention: tuple[Retention, ...] = ()
     # group
     members: tuple[str, ...] = ()
 
@@ -171,6 +197,26 @@ class Limits(_Table, frozen=True):
         return parse_size(self.body_bytes)
 
 
+class Gc(_Table, frozen=True):
+    """When space is given back (retention, eviction, collection), and how long what nobody refers to is kept.
+
+    Times as in `parse_duration`; `every = 0`: only when told to.
+    """
+
+    every: float | str = "24h"
+    grace: float | str = "24h"
+
+    @property
+    def every_seconds(self) -> float:
+        """`every` as a number."""
+        return parse_duration(self.every)
+
+    @property
+    def grace_seconds(self) -> float:
+        """`grace` as a number."""
+        return parse_duration(self.grace)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration, checked."""
 
@@ -187,6 +233,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     permissions: tuple[Permission, ...] = ()
     access: AccessSettings = AccessSettings()
     limits: Limits = Limits()
+    gc: Gc = Gc()
 
 
 def parse_address(text: str, *, default_port: int | None = None) -> tuple[str, int]:
@@ -216,6 +263,21 @@ def parse_size(value: int | str) -> int:
     if match is None:
         raise ValueError(f'{value!r} is not a size: write bytes, or "512MiB", "10GiB"')
     return int(match[1]) * _UNITS[match[2]]
+
+
+_LENGTHS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def parse_duration(value: float | str) -> float:
+    """Seconds from `90`, `"30m"`, `"24h"`, `"1d12h"`, `"2w"`. Raises ValueError."""
+    if isinstance(value, int | float):
+        if not 0 <= value < float("inf"):
+            raise ValueError("a time is not negative, and finite")
+        return float(value)
+    parts = re.findall(r"(\d+)\s*([smhdw]?)\s*", value)
+    if not re.fullmatch(r"\s*((\d+)\s*[smhdw]\s*)+|\s*\d+\s*", value):
+        raise ValueError(f'{value!r} is not a time: write seconds, or "30m", "24h", "7d", "2w"')
+    return float(sum(int(count) * _LENGTHS[unit] for count, unit in parts))
 
 
 _REGISTRIES = {

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
-from mxart.config import Config, Repository, parse_address, parse_size
+from mxart.config import Config, Repository, parse_address, parse_duration, parse_size
 from mxart.config_access import check_permissions, check_url
 
 Fault = tuple[str, str]  # the key, and what is wrong with it and what would be right
@@ -37,6 +37,8 @@ def check(config: Config) -> Iterator[Fault]:
     yield from check_url(config.access.url)
     yield from _try("access.audit_bytes", partial(parse_size, config.access.audit_bytes))
     yield from _limits(config)
+    for key in ("every", "grace"):
+        yield from _try(f"gc.{key}", partial(parse_duration, getattr(config.gc, key)))
 
 
 def _try(place: str, parse: Callable[[], object]) -> Iterator[Fault]:
@@ -112,6 +114,7 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
         yield f"{place}.path", "/-/ is the program's own"
     if repository.store != "default" and repository.store not in config.stores:
         yield f"{place}.store", f"there is no [store.{repository.store}]"
+    yield from _space(place, repository)
     if repository.kind == "proxy":
         yield from _proxy(place, repository)
     else:
@@ -152,6 +155,28 @@ def _proxy(place: str, repository: Repository) -> Iterator[Fault]:
         yield f"{place}.{missing}", "username and password go together"
     if has_password and (repository.token or repository.token_file):
         yield f"{place}.token", "give a token, or a username and a password, not both"
+
+
+def _space(place: str, repository: Repository) -> Iterator[Fault]:
+    """How much a repository may hold, and what goes from it."""
+    for key, kind in (("max_bytes", "proxy"), ("quota", "local")):
+        value = getattr(repository, key)
+        if value is None:
+            continue
+        if repository.kind != kind:
+            other = {"proxy": "max_bytes", "local": "quota"}.get(repository.kind, "max_bytes or quota of its members")
+            yield f"{place}.{key}", f"{key} is for a {kind} repository; here it is {other}"
+        yield from _try(f"{place}.{key}", partial(parse_size, value))
+    if repository.retention and repository.kind != "local":
+        yield f"{place}.retention", "retention rules are for what was published here: a local repository"
+    for index, rule in enumerate(repository.retention):
+        at = f"{place}.retention[{index}]"
+        if rule.keep is None and rule.days is None and rule.untagged_days is None:
+            yield at, "say what stays: keep = 10, days = 30; or when untagged manifests go: untagged_days = 7"
+        if not rule.packages or "//" in rule.packages or rule.packages.startswith("/") or rule.packages.endswith("/"):
+            yield f"{at}.packages", f'{rule.packages!r}: write a pattern such as "team/**" or "**"'
+        if not rule.patterns or not all(rule.patterns):
+            yield f"{at}.tags", 'write a pattern such as "*" or "v*", or several: ["v*", "latest"]'
 
 
 def _group(place: str, repository: Repository, config: Config) -> Iterator[Fault]:

@@ -19,6 +19,7 @@ from mxart.config import (
     Config,
     Count,
     Dns,
+    Gc,
     Limits,
     Listener,
     Name,
@@ -160,10 +161,11 @@ def decode(
     )
     access = decoder.convert(document.pop("access", {}), "access", AccessSettings)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
+    gc = decoder.convert(document.pop("gc", {}), "gc", Gc)
     if document:
         known = (
             "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, permission, "
-            "access, limits"
+            "access, limits, gc"
         )
         raise decoder.fail(next(iter(document)), f"unknown key; known at the top: {known}")
     config = Config(
@@ -180,6 +182,7 @@ def decode(
         permissions=permissions,
         access=access,
         limits=limits,
+        gc=gc,
     )
     for place, why in check(config):
         raise decoder.fail(place, why)

@@ -99,7 +99,7 @@ class DiskBlobs:
             os.close(file.fd)
 
     def has(self, digest: Digest) -> bool:
-        return digest in self._open or os.path.exists(self._paths.blob(digest))
+        return os.path.exists(self._paths.blob(digest))  # what is only open has been removed
 
     async def read(self, digest: Digest, max_bytes: int) -> bytes | None:
         source = self.open(digest)
@@ -126,7 +126,7 @@ class DiskBlobs:
         target = self._paths.blob(found)
         scratch = self._paths.scratch()
         try:
-            if os.path.exists(target):
+            if _touch(target):
                 sync_directory(os.path.dirname(target))  # whoever placed it may not have come to that yet
                 return found
             fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -146,6 +146,15 @@ class DiskBlobs:
             log.warning("%s: not kept: %s", found, error)
             raise as_problem(error, str(found)) from error
         return found
+
+
+def _touch(path: str) -> bool:
+    """Make a file as young as one that is put now, so that a collection leaves it alone; False if it is not there."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _read(fd: int, size: int, what: str) -> bytes:

@@ -52,7 +52,7 @@ def clean(
 def _clean_unlocked(path: str, oldest: float) -> bool:
     """Remove a file that nobody has locked, and that was not written to since `oldest`."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a blob that a sweeper left in tmp/ cannot be written
     except FileNotFoundError:
         return False
     try:

@@ -7,6 +7,7 @@ added to.  A catalog from a newer program is refused, never guessed at.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from mxart.errors import ConfigError
@@ -90,6 +91,46 @@ MIGRATIONS = (
     DROP INDEX files_of_package;
     CREATE INDEX files_of_package ON files (package, digest);
     """,
+    # What each repository holds: its distinct files, however many names they have there. Kept up by triggers,
+    # so that no writer can forget to, and a question about a quota costs microseconds.
+    """
+    CREATE TABLE holdings (
+        repository INTEGER NOT NULL REFERENCES repositories ON DELETE CASCADE,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        names INTEGER NOT NULL,
+        PRIMARY KEY (repository, digest)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE usage (
+        repository INTEGER PRIMARY KEY REFERENCES repositories ON DELETE CASCADE,
+        files INTEGER NOT NULL,
+        bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE TRIGGER holdings_more AFTER INSERT ON holdings BEGIN
+        INSERT INTO usage (repository, files, bytes) VALUES (new.repository, 1, new.size)
+        ON CONFLICT (repository) DO UPDATE SET files = files + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TRIGGER holdings_less AFTER DELETE ON holdings BEGIN
+        UPDATE usage SET files = files - 1, bytes = bytes - old.size WHERE repository = old.repository;
+    END;
+    CREATE TRIGGER files_more AFTER INSERT ON files BEGIN
+        INSERT INTO holdings (repository, digest, size, names) VALUES (new.repository, new.digest, new.size, 1)
+        ON CONFLICT (repository, digest) DO UPDATE SET names = names + 1;
+    END;
+    CREATE TRIGGER files_less AFTER DELETE ON files BEGIN
+        UPDATE holdings SET names = names - 1 WHERE repository = old.repository AND digest = old.digest;
+        DELETE FROM holdings WHERE repository = old.repository AND digest = old.digest AND names <= 0;
+    END;
+    CREATE TRIGGER files_moved AFTER UPDATE OF repository, digest ON files
+    WHEN new.digest <> old.digest OR new.repository <> old.repository BEGIN
+        INSERT INTO holdings (repository, digest, size, names) VALUES (new.repository, new.digest, new.size, 1)
+        ON CONFLICT (repository, digest) DO UPDATE SET names = names + 1;
+        UPDATE holdings SET names = names - 1 WHERE repository = old.repository AND digest = old.digest;
+        DELETE FROM holdings WHERE repository = old.repository AND digest = old.digest AND names <= 0;
+    END;
+    INSERT INTO holdings (repository, digest, size, names)
+    SELECT repository, digest, max(size), count(*) FROM files GROUP BY repository, digest;
+    """,
 )
 
 
@@ -138,7 +179,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     try:
         (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
         for number, script in enumerate(MIGRATIONS[found:], found + 1):
-            for statement in script.split(";"):
+            for statement in _statements(script):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -146,3 +187,13 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would commit the transaction."""
+    statement = ""
+    for piece in script.split(";")[:-1]:
+        statement += piece + ";"
+        if sqlite3.complete_statement(statement):  # a trigger has semicolons inside
+            yield statement
+            statement = ""

@@ -1,0 +1,95 @@
+"""Mark, grace, sweep: what nothing refers to goes, while everybody else goes on.
+
+First names: rows of files that exist for others only (an image's layers), and that nothing of their
+package links.  Then files: what lies in a store without a row.  Both only once they are older than the
+grace, which is for pushes under way: their layers come before the manifest that links them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mxart.store.paths import StorePaths
+from mxart.store.space.ledger import BATCH, Ledger
+from mxart.store.space.sweep import BATCH as SWEEP_BATCH
+from mxart.store.space.sweep import Loose, Shelves
+from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
+
+log = logging.getLogger(__name__)
+
+MARKING = "looking for what nothing refers to"
+SWEEPING = "removing files"
+
+
+def collect(
+    task: Task,
+    ledger: Ledger,
+    now: float,
+    tell: Tell = ignore_progress,
+    pause: Pause = no_pause,
+) -> Report:
+    """One collection, from beginning to end. Blocks. Raises OSError, sqlite3.Error; what is done by then is done.
+
+    `now` are seconds since the epoch.  Killed at any point it leaves nothing wrong, and the next one goes on.
+    """
+    began = time.monotonic()
+    report = Report(dry_run=task.dry_run)
+    if ledger.recount():
+        log.warning("what repositories hold was counted wrongly, and is right now")
+    for name in ledger.look_around(task.stores):
+        report.unknown[name] = ledger.held(name)
+    before = now - task.grace
+    condemned = _mark(task, ledger, before, report, tell, pause)
+    _sweep(task, ledger, before, condemned, report, tell, pause)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _mark(task: Task, ledger: Ledger, before: float, report: Report, tell: Tell, pause: Pause) -> set[int]:
+    """Returns the rows that only a real run would have deleted."""
+    total, after = ledger.count(), 0
+    condemned: set[int] = set()
+    while (until := ledger.window(after)) is not None:
+        rows = ledger.unlinked(after, until, before)
+        pause("marked")
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            if task.dry_run:
+                condemned.update(row.id for row in batch)
+            else:
+                batch = ledger.drop_unlinked(batch, before)
+                pause("dropped")
+            for row in batch:
+                report.names.setdefault(row.repository, Freed()).add(row.size)
+        after = until
+        tell(min(after, total), total, MARKING)
+    return condemned
+
+
+def _sweep(
+    task: Task, ledger: Ledger, before: float, condemned: set[int], report: Report, tell: Tell, pause: Pause
+) -> None:
+    shelves = [Shelves(name, StorePaths(task.root(name))) for name in task.stores]
+    folders = [(shelf, folder) for shelf in shelves for folder in shelf.folders()]
+    for number, (shelf, folder) in enumerate(folders):
+        freed = report.blobs.setdefault(shelf.name, Freed())
+        ledger.look_around(task.stores)
+        found = shelf.digests(folder)
+        pause("listed")
+        named = ledger.named(shelf.name, folder, _after(folder), condemned)
+        loose = [file for digest in found if str(digest) not in named and (file := shelf.loose(digest, before))]
+        pause("compared")
+        for start in range(0, len(loose), SWEEP_BATCH):
+            batch: list[Loose] = loose[start : start + SWEEP_BATCH]
+            if not task.dry_run:
+                batch = shelf.sweep(ledger, batch, before)
+                pause("swept")
+            for file in batch:
+                freed.add(file.size)
+        tell(number + 1, len(folders), SWEEPING)
+
+
+def _after(folder: str) -> str:
+    """The least text that is greater than all digests that begin so."""
+    return folder[:-1] + chr(ord(folder[-1]) + 1)

@@ -1,0 +1,84 @@
+"""What there is to do, and what was done: values that cross from one process to another as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+Tell = Callable[[int, int | None, str], None]
+"""How far it is: how much is done, of how much (None: nobody knows), and what it is. Called often; cheap."""
+
+Pause = Callable[[str], None]
+"""Called between two transactions, with what was done: whoever else wants to write, or the disk, has its turn."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A repository of the configuration.
+
+    `part`: where the files lie that exist for others of their package only: the row of such a file has the path
+    `<package>/<part>/<digest>`, and goes when nothing links it.  "": all files stand for themselves.
+    """
+
+    name: str
+    store: str
+    part: str = ""
+    max_bytes: int | None = None
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One round: where everything lies, whose it is, and for how many seconds what is unneeded is left alone."""
+
+    catalog: str
+    generation: str
+    lock: str
+    stores: dict[str, str]  # root folders
+    members: tuple[Member, ...]
+    grace: float = 24 * 3600.0
+    dry_run: bool = False
+
+    def root(self, store: str) -> Path:
+        """The root folder of a store."""
+        return Path(self.stores[store])
+
+
+class Freed(msgspec.Struct):
+    """How many files, and how many bytes of them."""
+
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        """One more."""
+        self.files += 1
+        self.bytes += size
+
+
+class Report(msgspec.Struct):
+    """What a round did, or would do in a dry run.
+
+    `names` are, by repository, files that nothing there refers to any more; `blobs` are, by store, what was removed
+    from the disk.  `unknown` are repositories in the catalog that the configuration does not have: all theirs is kept.
+    """
+
+    dry_run: bool = False
+    names: dict[str, Freed] = msgspec.field(default_factory=dict)
+    evicted: dict[str, Freed] = msgspec.field(default_factory=dict)
+    blobs: dict[str, Freed] = msgspec.field(default_factory=dict)
+    unknown: dict[str, Freed] = msgspec.field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def freed(self) -> Freed:
+        """Over all stores."""
+        found = self.blobs.values()
+        return Freed(sum(item.files for item in found), sum(item.bytes for item in found))
+
+
+def ignore_progress(done: int, total: int | None, what: str) -> None:
+    """A `Tell` for nobody."""
+
+
+def no_pause(stage: str) -> None:
+    """A `Pause` for who has the disk for himself."""
