@@ -40,7 +40,9 @@ class Warehouse:
         self.paths = DataPaths(data)
         self.paths.create()
         self.members = tuple(members)
-        self.places = {name: StorePaths(data / f"store-{name}") for name in stores}
+        self.places = {
+            name: StorePaths(self.paths.store if name == "default" else data / f"store-{name}") for name in stores
+        }
         for place in self.places.values():
             place.create()
         self.generation = Generation.open(self.paths.generation, 9)

@@ -14,7 +14,7 @@ from mxart.commands.progress import progress
 from mxart.config import parse_duration
 from mxart.errors import ConfigError
 from mxart.store.paths import DataPaths, stores
-from mxart.store.space.round import Breaths, Busy, Failed, be_nice, once
+from mxart.store.space.round import Breaths, Busy, Failed, once
 from mxart.store.space.task import Freed, Report
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -55,7 +55,6 @@ def gc(options: Options, dry_run: bool, grace: float | None, as_json: bool) -> N
             raise UserError(f"{config.data}: no server has kept anything here")
         for place in stores(config).values():
             place.create()
-        be_nice()
         with progress() as tell:
             report = once(task, tell, Breaths())
     except (ConfigError, Busy, Failed) as error:

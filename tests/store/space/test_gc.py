@@ -354,7 +354,6 @@ async def test_while_several_processes_push_every_acknowledged_manifest_stays_wh
             acknowledged += [word for word in words if word != "refused"]
     house.check()
     assert collected
-    assert refused
     assert acknowledged
     assert all(f"app/manifests/{digest}" in house.names() for digest in acknowledged)
     assert house.counted_right()
