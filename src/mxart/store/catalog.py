@@ -141,6 +141,14 @@ class SqliteCatalog:
         )
         return max([last for (last,) in rows] + ([pending] if pending is not None else []), default=None)
 
+    def held(self, repository: str) -> tuple[int, int]:
+        """How many distinct files a repository holds, and how many bytes of them."""
+        rows: list[tuple[int, int]] = self.ask(
+            "SELECT u.files, u.bytes FROM usage u JOIN repositories r ON r.id = u.repository WHERE r.name = ?",
+            (repository,),
+        )
+        return rows[0] if rows else (0, 0)
+
     def ask(self, statement: str, values: tuple[str | float, ...]) -> list[Any]:  # sqlite3's rows are untyped
         """The rows that a statement finds: for the other roles of the catalog (module publications)."""
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace as changed
+from typing import Any
 
 from mxart.digest import Digest
 from mxart.store.base import FileRecord
@@ -27,6 +28,7 @@ from mxart.store.published import (
     Vanished,
     Withdrawn,
 )
+from mxart.store.quotas import UNLIMITED, Quotas
 from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
 
 _REFERRERS = """
@@ -71,11 +73,24 @@ _TAGS_OF_VERSION = """
 class SqlitePublications:
     """`Publications` (store.base) in the catalog's database."""
 
-    def __init__(self, catalog: SqliteCatalog) -> None:
+    def __init__(self, catalog: SqliteCatalog, quotas: Quotas = UNLIMITED) -> None:
         self._catalog = catalog
+        self._quotas = quotas
+
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+        self._quotas.demand(self._catalog.ask, repository, digest, size)
 
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
-        await self._catalog.write(lambda db: _publish(db, publication, ensure, replace))
+        def work(db: sqlite3.Connection) -> None:
+            def ask(statement: str, values: tuple[str | float, ...]) -> list[Any]:
+                return db.execute(statement, values).fetchall()
+
+            repository = publication.record.repository
+            held = self._quotas.held(ask, repository)
+            _publish(db, publication, ensure, replace)
+            self._quotas.check(ask, repository, held)
+
+        await self._catalog.write(work)
 
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))

@@ -124,7 +124,16 @@ class Publications(Protocol):
         """In one transaction: the file, its tags, links and referrer; it counts as a use of the file.
 
         Raises Incomplete; Vanished; TooDeep; Occupied if the path holds other bytes, or without `replace` if a tag
-        points at others.  What holds the same bytes keeps its `created`.
+        points at others.  What holds the same bytes keeps its `created`.  Where the repository's quota does not allow
+        it, raises TooLarge (it never can) or StorageFull (not now), and nothing was changed.
+        """
+        ...
+
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+        """Raise as `publish` does if so many bytes more are too much for the repository. Microseconds.
+
+        Before a file is taken in, or as far as it has come; `digest`, if it is known: what is held already needs no
+        room.
         """
         ...
 
