@@ -19,6 +19,7 @@ _LEVELS = {
     "repos": 2,
     "server": 3,
     "web": 3,
+    "replicate": 3,  # copies of images elsewhere
     "app": 4,
     "build": 4,
     "listeners": 1,  # opens sockets, serves nothing
@@ -52,6 +53,8 @@ _PURE = (
     "repos/oci/*.py",
     "server/routes.py",
     "setup/*.py",
+    "replicate/reference.py",
+    "replicate/manifests.py",
 )
 
 

@@ -177,6 +177,16 @@ class TokenServer(_Table, frozen=True):
     hosts: tuple[str, ...] = ()
 
 
+class Replicate(_Table, frozen=True):
+    """Registries, by URL, that the API may be told to copy images to; nobody makes us dial any other.
+
+    `ca_file` (PEM) is whom they are believed by, instead of the system's certificates.
+    """
+
+    targets: tuple[str, ...] = ()
+    ca_file: str = ""
+
+
 class Limits(_Table, frozen=True):
     """What a stranger can make grow. Times are in seconds without progress; there is no total one."""
 
@@ -232,6 +242,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     token_server: TokenServer = TokenServer()
     permissions: tuple[Permission, ...] = ()
     access: AccessSettings = AccessSettings()
+    replicate: Replicate = Replicate()
     limits: Limits = Limits()
     gc: Gc = Gc()
 

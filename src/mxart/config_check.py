@@ -36,9 +36,17 @@ def check(config: Config) -> Iterator[Fault]:
     yield from check_permissions(config.permissions, config.repositories)
     yield from check_url(config.access.url)
     yield from _try("access.audit_bytes", partial(parse_size, config.access.audit_bytes))
+    yield from _replicate(config)
     yield from _limits(config)
     for key in ("every", "grace"):
         yield from _try(f"gc.{key}", partial(parse_duration, getattr(config.gc, key)))
+
+
+def _replicate(config: Config) -> Iterator[Fault]:
+    for index, url in enumerate(config.replicate.targets):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+            yield f"replicate.targets[{index}]", f"{url!r} is no registry: write https://host or https://host:port"
 
 
 def _try(place: str, parse: Callable[[], object]) -> Iterator[Fault]:

@@ -23,6 +23,7 @@ from mxart.config import (
     Limits,
     Listener,
     Name,
+    Replicate,
     Repository,
     Store,
     Tls,
@@ -160,12 +161,13 @@ def decode(
         for index, item in enumerate(decoder.tables(document, "permission"))
     )
     access = decoder.convert(document.pop("access", {}), "access", AccessSettings)
+    replicate = decoder.convert(document.pop("replicate", {}), "replicate", Replicate)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
     gc = decoder.convert(document.pop("gc", {}), "gc", Gc)
     if document:
         known = (
             "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, permission, "
-            "access, limits, gc"
+            "access, replicate, limits, gc"
         )
         raise decoder.fail(next(iter(document)), f"unknown key; known at the top: {known}")
     config = Config(
@@ -181,6 +183,7 @@ def decode(
         token_server=token_server,
         permissions=permissions,
         access=access,
+        replicate=replicate,
         limits=limits,
         gc=gc,
     )

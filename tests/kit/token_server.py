@@ -40,7 +40,7 @@ def auth(realm: str, bundle: Path) -> str:
 
 
 class TokenServer:
-    """`users` are passwords by name; `rights` are the repositories that each may pull, "" for nobody in particular."""
+    """`users` are passwords by name; `rights` the repositories that each may pull and push, "" for nobody special."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class TokenServer:
         """What this user may of what he asks for."""
         may = self.rights.get(user, frozenset()) | self.rights.get("", frozenset())
         access = [
-            {"type": "repository", "name": scope.split(":")[1], "actions": ["pull"]}
+            {"type": "repository", "name": scope.split(":")[1], "actions": scope.split(":")[2].split(",")}
             for scope in scopes
             if scope.startswith("repository:") and scope.split(":")[1] in may
         ]

@@ -9,6 +9,7 @@
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         jobs/                         0700, long work that was asked for: its state, who runs it, a wish to end it
+        replications/                 0700, uploads begun at other registries (replicate.memo)
         tokens/                       0700, keys that sign tokens (access.keys)
         access.sqlite (-wal, -shm)    0600, users, groups, tokens (access.directory)
         admin-password                0600, the first administrator's, until it is changed
@@ -118,6 +119,7 @@ class DataPaths:
         self.access = data / "access.sqlite"
         self.admin_password = data / "admin-password"
         self.audit = data / "audit"
+        self.replications = data / "replications"
         self.turns = data / "turns"
         self.jobs = data / "jobs"
         self.generation = data / "generation"

@@ -1,0 +1,140 @@
+"""The walk: from a tag or digest to everything that belongs to it, and the order in which it is sent.
+
+An index leads to its manifests, each of these to its config and layers, and every manifest to what refers to it
+(signatures, SBOMs), which may be referred to as well.  Signatures under cosign's older tags (`sha256-<hex>.sig`) are
+looked for, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from mxart.digest import Digest
+from mxart.errors import MxartError, NotFound, UpstreamFailed
+from mxart.replicate.manifests import Manifest, Part, choose_platform, in_order
+from mxart.replicate.source import Source
+
+_MOST_MANIFESTS = 20_000
+_MOST_BYTES = 512 << 20
+_COMPANIONS = (".sig", ".att", ".sbom")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be at the target in the end. `tags` and `companions` are for last."""
+
+    root: Manifest
+    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    companions: dict[str, Digest] = field(default_factory=dict)  # cosign's tags
+    dangling: list[Digest] = field(default_factory=list)  # listed as referrers, and not there
+
+    @property
+    def ordered(self) -> list[Manifest]:
+        """Parts first."""
+        return in_order(self.manifests)
+
+    def blobs(self, of: Iterable[Manifest]) -> list[Part]:
+        """What these manifests need, each once, the large ones first: they take longest."""
+        parts = {part.digest: part for manifest in of for part in manifest.blobs}
+        return sorted(parts.values(), key=lambda part: -part.size)
+
+    @property
+    def foreign(self) -> list[Part]:
+        """Layers that are left out."""
+        return list({part.digest: part for manifest in self.manifests.values() for part in manifest.foreign}.values())
+
+
+async def survey(
+    source: Source, reference: str, *, platform: str = "", referrers: bool = True, at_once: int = 4
+) -> Plan:
+    """Read every manifest there is to an image. Raises NotFound for a reference that is unknown, else Problems."""
+    root = await source.manifest(reference)
+    if platform and root.manifests:
+        root = await source.manifest(str(choose_platform(root, platform)))
+    plan = Plan(root)
+    walk = _Walk(source, plan, referrers=referrers)
+    level = [root]
+    while level:
+        found: dict[Digest, Manifest] = {}
+
+        async def look(manifest: Manifest, found: dict[Digest, Manifest] = found) -> None:
+            for one in await walk.around(manifest):
+                found[one.digest] = one
+
+        walk.take(level)
+        await each(level, look, at_once)
+        level = [manifest for digest, manifest in found.items() if digest not in plan.manifests]
+    return plan
+
+
+class _Walk:
+    def __init__(self, source: Source, plan: Plan, *, referrers: bool) -> None:
+        self._source = source
+        self._plan = plan
+        self._referrers = referrers
+        self._bytes = 0
+
+    def take(self, level: list[Manifest]) -> None:
+        for manifest in level:
+            self._plan.manifests[manifest.digest] = manifest
+            self._bytes += len(manifest.data)
+        if len(self._plan.manifests) > _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
+            raise UpstreamFailed(
+                f"{self._source.place}: to this image belong more than {_MOST_MANIFESTS} manifests, "
+                f"or {_MOST_BYTES >> 20} MiB of them"
+            )
+
+    async def around(self, manifest: Manifest) -> list[Manifest]:
+        """What a manifest is made of, and what refers to it, as far as it is not known already."""
+        parts = [part.digest for part in manifest.manifests if part.digest not in self._plan.manifests]
+        found = [await self._source.manifest(str(digest)) for digest in parts]
+        if self._referrers:
+            for part in await self._source.referrers(manifest.digest):
+                if part.digest in self._plan.manifests:
+                    continue
+                try:
+                    found.append(await self._source.manifest(str(part.digest)))
+                except NotFound:
+                    self._plan.dangling.append(part.digest)
+            if manifest.subject is None:
+                found += await self._companions(manifest.digest)
+        return found
+
+    async def _companions(self, digest: Digest) -> list[Manifest]:
+        found: list[Manifest] = []
+        if digest in self._plan.companions.values():
+            return found
+        for ending in _COMPANIONS:
+            tag = f"{digest.algorithm}-{digest.hex}{ending}"
+            try:
+                manifest = await self._source.manifest(tag)
+            except NotFound:
+                continue
+            self._plan.companions[tag] = manifest.digest
+            found.append(manifest)
+        return found
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
+    """Work on every item, some at once. The first error ends it all, and is raised as it is."""
+    limiter = trio.CapacityLimiter(at_once)
+    errors: list[MxartError] = []
+
+    async def one(item: T) -> None:
+        async with limiter:
+            try:
+                await work(item)
+            except MxartError as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(one, item)
+    if errors:
+        raise errors[0]
