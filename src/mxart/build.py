@@ -31,6 +31,7 @@ from mxart.store.contents import Contents
 from mxart.store.generation import Generation
 from mxart.store.housekeeping import keep_house
 from mxart.store.paths import DataPaths, stores
+from mxart.store.publications import SqlitePublications
 from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
 from mxart.store.uploads import DiskUploads
@@ -100,6 +101,7 @@ class Parts:
         self._trust = trust
         self._pseudonym = pseudonym
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
+        self._publications = SqlitePublications(self._catalog)
         self.contents = Contents(DataPaths(config.data).catalog)
         self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
@@ -136,10 +138,16 @@ class Parts:
 
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
         stock = Stock(
-            self._blobs[settings.store], self._transfers[settings.store], self._catalog, self._turns, self._memory
+            self._blobs[settings.store],
+            self._transfers[settings.store],
+            self._catalog,
+            self._publications,
+            self._uploads[settings.store],
+            self._turns,
+            self._memory,
         )
         if settings.kind == "local":
-            return Local(name, _format(settings), stock)
+            return Local(name, _format(settings), stock, lends=self._lends)
         remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
         if settings.index:
             index = self._remote(name, settings, (settings.index,), Credentials())
@@ -164,6 +172,11 @@ class Parts:
                 relay=settings.relay,
             ),
         )
+
+    def _lends(self, repository: str) -> bool:
+        """Whether its blobs may be mounted elsewhere: what upstream shows to some only stays with its proxy."""
+        settings = self._config.repositories.get(repository)
+        return settings is not None and (settings.kind == "local" or settings.relay == "never")
 
     def _remote(self, name: str, settings: Settings, mirrors: Sequence[str], credentials: Credentials) -> Remote:
         upstreams = self._config.upstreams

@@ -174,7 +174,8 @@ def _ranges(field: str, size: int) -> Verdict:
             start = _number(match[1])
             end = _number(match[2]) + 1 if match[2] else size
             if match[2] and end <= start:
-                return Whole()
+                # Section 14.2 lets such a range be ignored or rejected; who is wrong by so little wants no whole file.
+                return Unsatisfiable()
             end = min(end, size)
         if start < end:
             parts.append((start, end))

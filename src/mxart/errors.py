@@ -110,6 +110,12 @@ class UnsupportedMediaType(Problem):
     status = 415
 
 
+class UriTooLong(Problem):
+    """The target of a request says more than is taken at once (RFC 9110 section 15.5.15)."""
+
+    status = 414
+
+
 class RangeNotSatisfiable(Problem):
     """No range of the request overlaps the representation (RFC 9110 section 15.5.17)."""
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+from msgspec.structs import replace
 
+from kit.bodies import GivenBody
+from kit.publishing import FakePublications, FakeUploads
 from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, NotFound, Problem, StorageFull, UpstreamFailed
 from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import Repository
+from mxart.repos.base import NOBODY, Caller, Repository
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
@@ -428,12 +431,14 @@ class World:
         self.blobs = FakeBlobs()
         self.catalog = FakeCatalog()
         self.transfers = FakeTransfers(self.blobs, nursery)
+        self.publications = FakePublications(self.catalog)
+        self.uploads = FakeUploads(self.blobs)
         self.upstream = FakeUpstream()
         self.stock = self.worker()
 
     def worker(self) -> Stock:
         """The store as another worker sees it: the same bytes and names, a memory of its own."""
-        return Stock(self.blobs, self.transfers, self.catalog, FreeTurns(), Memory())
+        return Stock(self.blobs, self.transfers, self.catalog, self.publications, self.uploads, FreeTurns(), Memory())
 
     def proxy(
         self,
@@ -456,8 +461,8 @@ class World:
             clock=self.clock,
         )
 
-    def local(self, name: str = "own") -> Local:
-        return Local(name, Oci(), self.stock, self.clock)
+    def local(self, name: str = "own", lends: Callable[[str], bool] = lambda repository: False) -> Local:
+        return Local(name, Oci(), self.stock, self.clock, lends)
 
     def publish(self, repository: str, package: str, path: str, data: bytes, media_type: str) -> Digest:
         """What a push will leave behind: a blob and a name, and a tag where the path ends in one."""
@@ -480,11 +485,29 @@ class World:
     ) -> tuple[Response, Trace]:
         """The way of the server: parse, answer, word what goes wrong."""
         asked = request(method, target, *fields)
+        return await self._answer(repository, asked, asked.path, NOBODY), asked.trace
+
+    async def send(
+        self,
+        repository: Repository,
+        method: str,
+        target: str,
+        body: bytes | GivenBody = b"",
+        *fields: tuple[str, str],
+        below: str = "",
+        caller: Caller = NOBODY,
+    ) -> Response:
+        """The same with a body. `below` is what the router leaves of the path."""
+        sent = body if isinstance(body, GivenBody) else GivenBody(body)
+        asked = replace(request(method, target, *fields), body=sent)
+        return await self._answer(repository, asked, below or asked.path, caller)
+
+    async def _answer(self, repository: Repository, asked: Request, path: str, caller: Caller) -> Response:
         try:
-            operation = repository.format.parse(method, asked.path, asked.query, asked.headers)
-            return await answer(repository, operation, asked), asked.trace
+            operation = repository.format.parse(asked.method, path, asked.query, asked.headers)
+            return await answer(repository, operation, asked, caller)
         except Problem as problem:
-            return repository.format.word(problem), asked.trace
+            return repository.format.word(problem)
 
 
 def code_of(response: Response) -> str:

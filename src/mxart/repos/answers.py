@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from mxart.access.base import Action
 from mxart.conditional import respond
 from mxart.digest import Digest
-from mxart.errors import BodyBroken, PreconditionFailed, Problem, RangeNotSatisfiable
+from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import (
     NOBODY,
@@ -22,6 +23,7 @@ from mxart.repos.base import (
     Repository,
     Static,
 )
+from mxart.repos.publishing import Delete, Write, WrongOffset
 from mxart.repos.seen import packages_seen
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
@@ -38,11 +40,31 @@ async def answer(repository: Repository, operation: Operation, request: Request,
         request.trace.outcome = "static"
         return operation.response
     try:
+        if isinstance(operation, Write):
+            return await _write(repository, operation, request, caller)
         return await _ask(repository, operation, request, caller)
     except Problem as problem:
         # Upstream does not know the format's word for what it was asked for.
         problem.subject = problem.subject or operation.subject
         raise
+
+
+async def _write(repository: Repository, operation: Write, request: Request, caller: Caller) -> Response:
+    publisher = repository.publisher()
+    if publisher is None:
+        raise MethodNotAllowed(
+            f"{repository.name} is for reading only: push to a local repository, or to a group that has a publish_to",
+            subject="route",
+            headers=(("allow", "GET, HEAD"),),
+        )
+    action: Action = "delete" if isinstance(operation, Delete) else "publish"
+    caller.grants.demand(action, publisher.name, operation.package)
+    try:
+        outcome = await publisher.write(operation, request.body, request.trace, caller)
+    except WrongOffset as problem:
+        problem.headers += repository.format.resume(problem.at, request.target)
+        raise
+    return repository.format.outcome(operation, outcome, request.target)
 
 
 async def _ask(

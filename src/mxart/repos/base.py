@@ -17,6 +17,7 @@ from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, Response, Trace
+from mxart.repos.publishing import Inspection, Outcome, Publish, Publisher, Uploading, Write
 from mxart.upstream.base import Ask
 
 
@@ -135,7 +136,7 @@ class Static:
 
 
 File = Document | Blob
-Operation = File | Listing | Referrers | Static
+Operation = File | Listing | Referrers | Static | Write
 _Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
 
 
@@ -323,6 +324,29 @@ class Format(Protocol):
         """Referrers as their client wants them; `target` as for `render`."""
         ...
 
+    def fallback(self, document: Document) -> Referrers | None:
+        """The list of referrers that this name stands for where no such document is; None: it stands for none."""
+        ...
+
+    def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
+        """Judge a small file that a client wrote: its immutable path, and its digest, size and media type.
+
+        Raises BadRequest that says what would be right.
+        """
+        ...
+
+    def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
+        """What a small file says about others, as far as it can be read: it may be an upstream's."""
+        ...
+
+    def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:
+        """What became of a write; `target` as for `render`."""
+        ...
+
+    def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell a client where to go on with an upload; `target` as for `render`."""
+        ...
+
     def word(self, problem: Problem) -> Response:
         """An error the way its client shows it to its user."""
         ...
@@ -372,4 +396,8 @@ class Repository(Protocol):
         Empty only if whoever would know has said so, never short for the sake of trouble: stale and marked, or a
         Problem.  NotFound is never raised but where a whole repository cannot tell.  Cancellation leaks nothing.
         """
+        ...
+
+    def publisher(self) -> Publisher | None:
+        """Who takes what is written to this repository; None: nobody, it is for reading only."""
         ...

@@ -10,6 +10,7 @@ by looking at the catalog again, because another worker may have been faster.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -20,12 +21,15 @@ from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, Ups
 from mxart.message import Headers, Trace
 from mxart.repos.base import Document, Facts, Found
 from mxart.repos.flights import Flights
+from mxart.repos.publishing import Inspection
 from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.repos.stock import MAX_DOCUMENT, Known
 from mxart.store.base import FileRecord
+from mxart.store.published import Need, Publication, Vanished
 
 # Above this, hashing and parsing leave the loop for a thread.
 _LONG = 512 << 10
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +207,42 @@ class Documents:
             created=known.record.created if known is not None and known.record.digest == digest else now,
             validated=now,
         )
-        with remote.tolerant(document.path) as attempt:
-            await remote.stock.blobs.put(data, digest)
-            # The immutable name first: a client that learns the digest from the tag asks for it next.
-            pinned = remote.format.pinned(document, digest) if document.mutable else None
-            if pinned is not None and remote.shelf.look(pinned.path) is None:
-                await remote.stock.catalog.put_file(replace(record, path=pinned.path))
-            await self._record(document, record)
-        if not attempt.failed and (found := await self._again(document, now)) is not None:
-            return found
+        with remote.tolerant(document.path):
+            if await self._name(document, facts, record, data) and (found := await self._again(document, now)):
+                return found
         return remote.shelf.describe(document, record, data, size=len(data))
+
+    async def _name(self, document: Document, facts: Facts, record: FileRecord, data: bytes) -> bool:
+        """Put bytes into the store, and with their names what they need: it is not evicted before them.
+
+        A tag's come with the immutable name: a client that learns the digest from the tag asks for it next.
+        False: they are evicted as fast as they come.
+        """
+        remote = self._remote
+        blobs, digest = remote.stock.blobs, record.digest
+        pinned = remote.format.pinned(document, digest) if document.mutable else document
+        publication: Publication | None = None
+        if pinned is not None:
+            inspection = await self._inspect(document, facts, data)
+            publication = Publication(
+                replace(record, path=pinned.path),
+                ((document.tag, document.path),) if document.tag else (),
+                tuple(Need(need.digest, None) for need in inspection.needs),  # upstream has it
+                inspection.referrer,
+            )
+        for _ in range(_TRIES):
+            await blobs.put(data, digest)
+            if publication is None:
+                await self._record(document, record)
+                return True
+            with contextlib.suppress(Vanished):
+                await remote.stock.publications.publish(publication, lambda: blobs.has(digest))
+                return True
+        return False
+
+    async def _inspect(self, document: Document, facts: Facts, data: bytes) -> Inspection:
+        inspect = partial(self._remote.format.inspect, document.package, facts, data)
+        return await trio.to_thread.run_sync(inspect) if len(data) > _LONG else inspect()
 
     async def _record(self, document: Document, record: FileRecord) -> None:
         catalog = self._remote.stock.catalog

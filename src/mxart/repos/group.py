@@ -30,6 +30,7 @@ from mxart.repos.base import (
     Referrers,
     Repository,
 )
+from mxart.repos.publishing import Publisher
 from mxart.repos.referring import cut
 from mxart.repos.seen import packages_seen
 
@@ -193,6 +194,10 @@ class Group:
         known = [item for item in found if not ends or str(item.digest) <= min(ends)]
         page = cut(known, operation, warning)
         return page if page.more or not ends else Referred(page.descriptors, more=True, warning=warning)
+
+    def publisher(self) -> Publisher | None:
+        """Nobody yet: a group is for reading."""
+        return None
 
 
 def _foremost(outcomes: set[str], trace: Trace) -> str:

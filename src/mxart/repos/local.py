@@ -5,17 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from mxart.digest import Digest
 from mxart.errors import NotFound, Problem
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.base import (
+    NOBODY,
+    Caller,
+    Descriptor,
+    Document,
+    File,
+    Format,
+    Found,
+    Listed,
+    Listing,
+    Referred,
+    Referrers,
+)
+from mxart.repos.local_publishing import LocalPublisher
+from mxart.repos.publishing import Publisher
+from mxart.repos.referring import MAX_PAGE
 from mxart.repos.stock import Shelf, Stock
+from mxart.store.base import FileRecord
 
-_STEP = 1000
+_STEP = 10_000
 _MAX_OWNED = 10_000
 
 
 class Local:
-    """A repository that is its own truth."""
+    """A repository that is its own truth. `lends`: from which others blobs may be mounted, by who may read them."""
 
     site = ""
 
@@ -25,12 +42,14 @@ class Local:
         format: Format,  # noqa: A002 the word of the house
         stock: Stock,
         clock: Callable[[], float] = time.time,
+        lends: Callable[[str], bool] = lambda repository: False,
     ) -> None:
         self.name = name
         self.format = format
         self._stock = stock
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
+        self._publisher = LocalPublisher(name, format, stock, clock, lends)
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}
         self._generation: int | None = None
@@ -56,6 +75,9 @@ class Local:
             return found
         known = self._shelf.look(operation.path)
         if known is None:
+            listed = await self._listed(operation, trace) if isinstance(operation, Document) else None
+            if listed is not None:
+                return listed
             if not self.owns(operation.package):
                 raise NotFound(f"{self.name} has no {operation.package}", subject="name")
             raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
@@ -83,12 +105,34 @@ class Local:
             after = part[-1]
 
     async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
-        """Nothing can be published here yet that refers to anything."""
         trace.outcome = "local"
-        return Referred(())
+        publications = self._stock.publications
+        key = (self.name, operation.package, str(operation.digest), operation.artifact_type)
+        limit = _STEP if operation.limit is None else min(operation.limit, _STEP)
+        records = publications.referrers(*key, operation.after, limit, MAX_PAGE)
+        more = bool(records) and bool(publications.referrers(*key, str(records[-1].digest), 1))
+        return Referred(
+            [Descriptor(item.digest, item.size, item.media_type, item.artifact_type, item.json) for item in records],
+            more=more,
+        )
+
+    async def _listed(self, document: Document, trace: Trace) -> Found | None:
+        """A list of referrers under the name that stands in for it, for clients that do not ask for referrers."""
+        operation = self.format.fallback(document)
+        if operation is None:
+            return None
+        referred = await self.referrers(operation, trace)
+        if not referred.descriptors:
+            return None
+        headers, data = self.format.render_referrers(operation, referred, "")
+        media_type = headers.get("content-type") or ""
+        record = FileRecord(self.name, document.package, document.path, Digest.of(data), len(data), media_type)
+        return self._shelf.describe(document, record, data, size=len(data))
+
+    def publisher(self) -> Publisher:
+        return self._publisher
 
     def _part(self, operation: Listing, after: str, limit: int) -> list[str]:
-        catalog = self._stock.catalog
         if operation.of == "packages":
-            return catalog.packages(self.name, after, limit)
-        return [version.name for version in catalog.tags(self.name, operation.package, after, limit)]
+            return self._stock.catalog.packages(self.name, after, limit)
+        return self._stock.publications.tag_names(self.name, operation.package, after, limit)

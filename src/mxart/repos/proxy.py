@@ -82,3 +82,6 @@ class Proxy:
         if self._relay is not None:
             return await self._relay.referrers(operation, trace, caller)
         return await self._desk.referrers(operation, trace)
+
+    def publisher(self) -> None:
+        """Nothing is published in a proxy."""

@@ -45,7 +45,6 @@ class Append:
     subject: str
     upload: str
     start: int | None = None
-    length: int | None = None  # that the request says its range has
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class Finish:
     path: str
     digest: Digest
     start: int | None = None
-    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from email.utils import formatdate, parsedate_to_datetime
 from mxart.body import Body, Source
 from mxart.message import Headers, Response
 from mxart.repos.base import Document, File, Format, Found
-from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns
+from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
+from mxart.store.published import Publications
 
 # Above this a document is refused; registries must take 4 MiB (distribution-spec, "Pushing Manifests").
 MAX_DOCUMENT = 8 << 20
@@ -74,6 +75,8 @@ class Stock:
     blobs: Blobs
     transfers: Transfers
     catalog: Catalog
+    publications: Publications
+    uploads: Uploads
     turns: Turns
     memory: Memory = field(default_factory=Memory)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mxart.body import Body
@@ -127,7 +128,10 @@ class Gate:
     async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
-        return await answer(repository, operation, request, self._caller(request))
+        response = await answer(repository, operation, request, self._caller(request))
+        if to.namespace:  # distribution-spec, "Registry Proxying"
+            return replace(response, headers=Headers((*response.headers, ("oci-namespace", to.namespace))))
+        return response
 
     def _caller(self, request: Request) -> Caller:
         """Who asks, for upstream's eyes: a token of ours is not for them. Raises Unauthorized if one is not good."""

@@ -27,10 +27,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ToRepository:
-    """The repository, and the path below it, still escaped: "/v2/library/alpine/manifests/3.20"."""
+    """The repository, and the path below it, still escaped: "/v2/library/alpine/manifests/3.20".
+
+    `namespace` is the `ns` parameter, if it was found by that.
+    """
 
     repository: str
     path: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class Routes:
         if namespace is not None:
             wanted = host_of(namespace)
             if wanted in self._hosts:
-                return ToRepository(self._hosts[wanted].repository, path)
+                return ToRepository(self._hosts[wanted].repository, path, wanted)
             if wanted != host:
                 raise NotFound(f"no repository here stands for {wanted}", subject="name")
         rest = path[3:]  # "/docker.io/library/alpine/manifests/3.20"

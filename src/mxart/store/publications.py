@@ -31,12 +31,19 @@ from mxart.store.published import (
 from mxart.store.quotas import UNLIMITED, Quotas
 from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
 
+# The running sum is of lengths, which are read without the bytes.
 _REFERRERS = """
-    SELECT n.digest, f.size, f.media_type, n.artifact_type, n.descriptor FROM referrers n JOIN files f ON f.id = n.file
-    WHERE n.package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
-                     WHERE r.name = ? AND p.name = ?)
-      AND n.subject = ? AND n.digest > ? AND (? = '' OR n.artifact_type = ?)
-    ORDER BY n.digest LIMIT ?"""
+    WITH wanted (file, digest, kind, number, upto) AS (
+        SELECT file, digest, artifact_type, row_number() OVER (ORDER BY digest),
+               sum(length(descriptor) + 1) OVER (ORDER BY digest)
+        FROM referrers
+        WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
+                         WHERE r.name = ? AND p.name = ?)
+          AND subject = ? AND digest > ? AND (? = '' OR artifact_type = ?)
+        ORDER BY digest LIMIT ?)
+    SELECT w.digest, f.size, f.media_type, w.kind, n.descriptor
+    FROM wanted w JOIN files f ON f.id = w.file JOIN referrers n ON n.file = w.file
+    WHERE w.upto <= ? OR w.number = 1 ORDER BY w.digest"""
 _TAG_NAMES = """
     SELECT name FROM tags
     WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
@@ -96,10 +103,17 @@ class SqlitePublications:
         return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
 
     def referrers(
-        self, repository: str, package: str, subject: str, artifact_type: str = "", after: str = "", limit: int = 1000
+        self,
+        repository: str,
+        package: str,
+        subject: str,
+        artifact_type: str = "",
+        after: str = "",
+        limit: int = 1000,
+        max_bytes: int = 1 << 20,
     ) -> list[ReferrerRecord]:
         rows: list[tuple[str, int, str, str, bytes]] = self._catalog.ask(
-            _REFERRERS, (repository, package, subject, after, artifact_type, artifact_type, limit)
+            _REFERRERS, (repository, package, subject, after, artifact_type, artifact_type, limit, max_bytes)
         )
         return [ReferrerRecord(as_digest(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 

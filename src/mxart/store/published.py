@@ -59,7 +59,7 @@ class ReferrerRecord:
     size: int
     media_type: str
     artifact_type: str
-    descriptor: bytes
+    json: bytes  # the descriptor of its publication
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,19 @@ class Publications(Protocol):
         ...
 
     def referrers(
-        self, repository: str, package: str, subject: str, artifact_type: str = "", after: str = "", limit: int = 1000
+        self,
+        repository: str,
+        package: str,
+        subject: str,
+        artifact_type: str = "",
+        after: str = "",
+        limit: int = 1000,
+        max_bytes: int = 1 << 20,
     ) -> list[ReferrerRecord]:
-        """By digest, those after `after`; empty for what nobody knows. `artifact_type` "": of any."""
+        """By digest, those after `after`; empty for what nobody knows. `artifact_type` "": of any.
+
+        At most `limit`, and no more than have `max_bytes` of JSON together, but one if there is one.
+        """
         ...
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:

@@ -1,4 +1,4 @@
-"""The format `oci`: the registry API of distribution-spec 1.1 and Docker's Registry HTTP API V2, for reading.
+"""The format `oci`: the registry API of distribution-spec 1.1 and Docker's Registry HTTP API V2.
 
 Paths within a repository are the API's own without `/v2/`: `library/alpine/manifests/3.20`,
 `library/alpine/blobs/sha256:...`, `library/alpine/tags/list`.
@@ -17,7 +17,7 @@ import msgspec
 
 from mxart.body import Body
 from mxart.digest import Digest
-from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, UpstreamFailed
+from mxart.errors import BadRequest, NotFound, Problem, UpstreamFailed
 from mxart.message import Headers, Response
 from mxart.repos.base import (
     Blob,
@@ -32,16 +32,16 @@ from mxart.repos.base import (
     Referrers,
     Static,
 )
-from mxart.repos.oci import media, referrers
+from mxart.repos.oci import manifests, media, referrers, writes
 from mxart.repos.oci.errors import VERSION, word
 from mxart.repos.oci.links import following
 from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
+from mxart.repos.publishing import Inspection, Outcome, Publish, Uploading, Write
 from mxart.upstream.base import Ask
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
 
 _READS = ("GET", "HEAD")
-_ALLOW = (("allow", "GET, HEAD"),)
 # The last marker splits: a name may itself hold a component "manifests".
 _FILE = re.compile(r"(.*)/(manifests|blobs|referrers)/([^/]*)\Z", re.DOTALL)
 # A longest path that can mean something: name, marker, sha512 digest; some escapes.
@@ -49,6 +49,7 @@ _MAX_PATH = 2048
 # Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
 _MAX_REMEMBERED = 512
 _CATALOG_PAGE = 1000
+_FALLBACK = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 _PING = Response(
     200, Headers((("content-type", "application/json"), ("cache-control", "no-cache"), VERSION)), Body((b"{}",))
@@ -78,6 +79,8 @@ class Oci:
         """`path` begins with `/v2/`; the query parameter `ns` is the router's and ignored here."""
         if len(path) > _MAX_PATH:
             raise BadRequest("the path is longer than any name can be", subject="name")
+        if method not in _READS:
+            return writes.parse(method, _below(path), query, headers)
         if len(path) + len(query) > _MAX_REMEMBERED:
             return _parse(method, path, query)
         return _remembered(method, path, query)
@@ -181,18 +184,47 @@ class Oci:
     def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
         return referrers.render(operation, referred, target)
 
+    def fallback(self, document: Document) -> Referrers | None:
+        """The tag that stands for a list of referrers (distribution-spec, "Referrers Tag Schema").
+
+        Of longer digests it holds a part only.
+        """
+        if _FALLBACK.match(document.tag) is None:
+            return None
+        return referrers.parse(document.package, document.tag.replace("-", ":", 1), "", "", None)
+
+    # writes
+
+    def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
+        facts = manifests.accept(operation.media_type, operation.digest, data)
+        return f"{operation.package}/manifests/{facts.digest}", facts
+
+    def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
+        return manifests.inspect(package, facts, data)
+
+    def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:
+        return writes.outcome(operation, outcome, target)
+
+    def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
+        return writes.resume(at, target)
+
     def word(self, problem: Problem) -> Response:
         return word(problem)
 
 
-def _parse(method: str, path: str, query: str) -> Operation:
+def _below(path: str) -> str:
+    """The path below `/v2/`, without escapes."""
     if not path.startswith("/v2/") and path != "/v2":
         raise NotFound("the registry API is below /v2/", subject="route")
-    if method not in _READS:
-        raise MethodNotAllowed(f"{shown(method)} is not supported here", subject="route", headers=_ALLOW)
-    below = unescape(path[4:])
+    return unescape(path[4:])
+
+
+def _parse(method: str, path: str, query: str) -> Operation:
+    below = _below(path)
     if not below:
         return Static(_PING)
+    if writes.is_upload(below):
+        return writes.parse(method, below, query, Headers())
     if below == "_catalog":
         after, limit = _paging(query)
         limit = _CATALOG_PAGE if limit is None else min(limit, _CATALOG_PAGE)

@@ -12,7 +12,10 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 SIGNED_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+json"
+ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"  # of image-spec 1.1's candidates; older oras pushes it
 BLOB = "application/octet-stream"
+
+MANIFESTS = (MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST)
 
 # Always the full list, never the caller's: else the digest behind a tag depends on who asked first.
 ACCEPT = ", ".join((INDEX, MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, SIGNED_SCHEMA1, "*/*;q=0.1"))
@@ -42,6 +45,16 @@ _decoder = msgspec.json.Decoder(_Shape)
 def essence(content_type: str | None) -> str:
     """A Content-Type without parameters, in lower case; "" where there is none (RFC 9110 section 8.3.1)."""
     return (content_type or "").partition(";")[0].strip().lower()
+
+
+def is_manifest(media_type: str) -> bool:
+    """Whether it is a manifest's that we know, schema 1 not among them."""
+    return media_type in _SCHEMA2 or media_type == ARTIFACT
+
+
+def says_nothing(media_type: str) -> bool:
+    """Whether it is what senders say who do not know."""
+    return media_type in _SAYS_NOTHING
 
 
 def is_legacy(media_type: str) -> bool:
