@@ -115,6 +115,9 @@ class FakePublications:
             return need.size
         return sizes[0] if sizes else None
 
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+        """Nobody has a quota."""
+
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         await trio.lowlevel.checkpoint()
         record = self._catalog.files.pop((repository, path), None)

@@ -77,11 +77,11 @@ class LocalPublisher:
                 return await self._begin(operation, body, trace, caller)
             case Append():
                 async with self._stock.uploads.open(self._own(operation, caller).id) as upload:
-                    await _receive(upload, operation.start, body)
+                    await self._receive(upload, operation.start, body)
                     return _progress(upload.state)
             case Finish():
                 async with self._stock.uploads.open(self._own(operation, caller).id) as upload:
-                    await _receive(upload, operation.start, body)
+                    await self._receive(upload, operation.start, body, operation.digest)
                     return await self._commit(upload, operation.package, operation.path, operation.digest)
             case Progress():
                 return _progress(self._own(operation, caller))
@@ -118,13 +118,25 @@ class LocalPublisher:
             return _progress(state)
         async with self._stock.uploads.open(state.id) as upload:
             try:
-                await upload.receive(body, None)
+                await self._receive(upload, 0, body, operation.digest)
                 return await self._commit(upload, operation.package, operation.path, operation.digest)
             except BaseException:
                 # Its client does not know that there is one.
                 with trio.move_on_after(_CLOSING_SECONDS, shield=True):
                     await upload.discard()
                 raise
+
+    async def _receive(
+        self, upload: Upload, start: int | None, body: RequestBody, digest: Digest | None = None
+    ) -> None:
+        state = upload.state
+        if start is not None and start != state.offset:
+            message = f"the piece begins at byte {start}, but {state.offset} bytes are here: go on from there"
+            raise WrongOffset(message, _progress(state), subject="upload")
+        demand_room = self._stock.publications.demand_room
+        demand_room(self.name, digest, state.offset + (body.length or 0))
+        await upload.receive(body, None)
+        demand_room(self.name, digest, upload.state.offset)
 
     async def _commit(self, upload: Upload, package: str, path: str, digest: Digest) -> Stored:
         size = await upload.commit(digest)
@@ -175,6 +187,7 @@ class LocalPublisher:
         path, facts, inspection = await trio.to_thread.run_sync(judge) if len(data) > _LONG else judge()
         digest = facts.digest
         assert digest is not None, "Format.accept sets it"
+        self._stock.publications.demand_room(self.name, digest, len(data))
         record = FileRecord(
             self.name, operation.package, path, digest, len(data), facts.media_type, created=self._clock()
         )
@@ -219,13 +232,6 @@ class LocalPublisher:
             return Gone()
         count = "a manifest" if gone.needed_by == 1 else f"{gone.needed_by} manifests"
         return Gone(f"{count} of {operation.package} still needed what was deleted, and cannot be pulled whole now")
-
-
-async def _receive(upload: Upload, start: int | None, body: RequestBody) -> None:
-    if start is not None and start != upload.state.offset:
-        message = f"the piece begins at byte {start}, but {upload.state.offset} bytes are here: go on from there"
-        raise WrongOffset(message, _progress(upload.state), subject="upload")
-    await upload.receive(body, None)
 
 
 def _progress(state: UploadState) -> Uploading:
