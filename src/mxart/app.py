@@ -250,7 +250,7 @@ class _Worker:
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
                 tokens=server.tokens,
-                api=make_api(Services(self._config, parts.contents, jobs)),
+                api=make_api(Services(self._config, parts.contents, parts.repositories, jobs)),
             )
             gateway = Gateway(
                 handler=gate,

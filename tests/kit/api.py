@@ -25,7 +25,7 @@ from mxart.digest import Digest
 from mxart.errors import Forbidden, Problem
 from mxart.message import Headers, Request, Response
 from mxart.metrics import Metrics
-from mxart.repos.base import Caller
+from mxart.repos.base import Caller, Repository
 from mxart.server.handler import Gate
 from mxart.server.metrics import families
 from mxart.server.own import OwnPages
@@ -34,6 +34,7 @@ from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.contents import Contents
 from mxart.store.paths import DataPaths, JobPaths
+from mxart.store.publications import SqlitePublications
 from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
 from mxart.web.operations import PREFIX
@@ -100,14 +101,16 @@ class ApiWorld:
         self.paths = DataPaths(config.data)
         self.paths.create()
         self.catalog = SqliteCatalog(self.paths.catalog)
+        self.publications = SqlitePublications(self.catalog)
         self.contents = Contents(self.paths.catalog)
+        self.repositories: dict[str, Repository] = {}
         self.metrics = Metrics(families(config.repositories), 1)
         schema.prepare(self.paths.access)
         self.directory = Directory(self.paths.access)
         self.management = Management(self.directory, self.paths.admin_password)
         self.management.make_administrator()
         self.jobs = Jobs(JobPaths(config.data))
-        self.api = make_api(Services(config, self.contents, self.jobs, self.management))
+        self.api = make_api(Services(config, self.contents, self.repositories, self.jobs, self.management))
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
         self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))

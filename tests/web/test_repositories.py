@@ -47,27 +47,6 @@ async def test_a_list_comes_page_by_page(tmp_path: Path) -> None:
     assert one.json["next"] == "all"
 
 
-async def test_a_tag_is_told_with_its_digest_size_and_times(tmp_path: Path) -> None:
-    async with api_world(tmp_path) as world:
-        digest = await world.keep("own", "team/app", "1.0", b'{"a":1}')
-        told = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")
-        absent = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/2.0")
-        world.catalog.used("own", "team/app/manifests/1.0", 1_800_000_099.9)
-        await world.catalog.flush(1_800_000_100.0)
-        used = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")
-    assert told.json == {
-        "name": "1.0",
-        "digest": str(digest),
-        "media_type": "application/vnd.oci.image.manifest.v1+json",
-        "size": 7,
-        "created": "2027-01-15T08:00:00Z",
-        "used": None,
-        "repository": "own",
-    }
-    assert used.json["used"] == "2027-01-15T08:01:39Z"
-    assert (absent.status, absent.json["field"]) == (404, "tag")
-
-
 async def test_a_group_shows_what_its_members_keep_and_an_owned_name_only_from_its_owner(tmp_path: Path) -> None:
     async with api_world(tmp_path) as world:
         await world.keep("hub", "library/alpine", "3.20")

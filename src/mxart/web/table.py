@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from mxart.access.management import Management
 from mxart.config import Config
+from mxart.repos.base import Repository
 from mxart.store.contents import Contents
 from mxart.web.api import Api
 from mxart.web.job_operations import JobOperations
 from mxart.web.jobs import Jobs
+from mxart.web.operations import Operation, Record
 from mxart.web.own_accounts import OwnAccounts
-from mxart.web.repositories import Shelves
+from mxart.web.repositories import RepositoryOperations
+from mxart.web.shelves import Shelves
 from mxart.web.users import UserOperations
+from mxart.web.versions import VersionOperations
+
+
+class Part(Protocol):
+    """Some operations that belong together."""
+
+    def operations(self) -> Iterator[Operation[Record, Record]]:
+        """This part of the table."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,7 @@ class Services:
 
     config: Config
     contents: Contents
+    repositories: Mapping[str, Repository]
     jobs: Jobs
     management: Management | None = None  # None: there are no users
 
@@ -28,9 +43,11 @@ class Services:
 def make_api(services: Services) -> Api:
     """The API of one worker."""
     shelves = Shelves(services.config.repositories, services.contents)
-    jobs = JobOperations(services.jobs)
-    operations = [*shelves.operations(), *jobs.operations()]
+    parts: list[Part] = [
+        RepositoryOperations(shelves),
+        VersionOperations(shelves, services.repositories),
+        JobOperations(services.jobs),
+    ]
     if services.management is not None:
-        operations += UserOperations(services.management).operations()
-        operations += OwnAccounts(services.management).operations()
-    return Api(operations)
+        parts += [UserOperations(services.management), OwnAccounts(services.management)]
+    return Api(line for part in parts for line in part.operations())
