@@ -26,15 +26,22 @@ from mxart.errors import Forbidden, Problem
 from mxart.message import Headers, Request, Response
 from mxart.metrics import Metrics
 from mxart.repos.base import Caller, Repository
+from mxart.repos.local import Local
+from mxart.repos.oci.format import Oci
+from mxart.repos.stock import Memory, Stock
 from mxart.server.handler import Gate
 from mxart.server.metrics import families
 from mxart.server.own import OwnPages
 from mxart.server.routes import Routes
 from mxart.store.base import FileRecord
+from mxart.store.blobs import DiskBlobs
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.contents import Contents
-from mxart.store.paths import DataPaths, JobPaths
+from mxart.store.paths import DataPaths, JobPaths, StorePaths
 from mxart.store.publications import SqlitePublications
+from mxart.store.transfers import DiskTransfers
+from mxart.store.turns import FileTurns
+from mxart.store.uploads import DiskUploads
 from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
 from mxart.web.operations import PREFIX
@@ -103,7 +110,20 @@ class ApiWorld:
         self.catalog = SqliteCatalog(self.paths.catalog)
         self.publications = SqlitePublications(self.catalog)
         self.contents = Contents(self.paths.catalog)
-        self.repositories: dict[str, Repository] = {}
+        store = StorePaths(self.paths.store)
+        store.create()
+        blobs = DiskBlobs(store)
+        stock = Stock(
+            blobs,
+            DiskTransfers(store, blobs),
+            self.catalog,
+            self.publications,
+            DiskUploads(store),
+            FileTurns(self.paths.turns),
+            Memory(),
+        )
+        self.local = Local("own", Oci(), stock)
+        self.repositories: dict[str, Repository] = {"own": self.local}
         self.metrics = Metrics(families(config.repositories), 1)
         schema.prepare(self.paths.access)
         self.directory = Directory(self.paths.access)

@@ -18,6 +18,7 @@ async def forever(tell: Tell) -> dict[str, int | str]:
 async def test_every_operation_is_answered_as_the_document_says(tmp_path: Path) -> None:
     async with api_world(tmp_path) as world:
         digest = await world.keep("own", "a/b", "1")
+        await world.keep("own", "a/c", str(digest))
         job = await world.jobs.start("gc", "default", "eve", forever)
         token, _ = world.management.create_token("admin", "x")
         user, password = {"name": "eve", "password": "correct horse battery"}, {"password": "battery horse"}
@@ -30,6 +31,8 @@ async def test_every_operation_is_answered_as_the_document_says(tmp_path: Path) 
             ("GET", "/repositories/own/packages/a%2Fb/tags/1", 200, None),
             ("GET", "/repositories/own/packages/a%2Fb/versions", 200, None),
             ("GET", f"/repositories/own/packages/a%2Fb/versions/{digest}", 200, None),
+            ("DELETE", "/repositories/own/packages/a%2Fb/tags/1", 204, None),
+            ("DELETE", f"/repositories/own/packages/a%2Fc/versions/{digest}", 204, None),
             ("GET", "/whoami", 200, None),
             ("POST", "/users", 201, user),
             ("GET", "/users", 200, None),

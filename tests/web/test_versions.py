@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit.api import ApiWorld, api_world, part
+from kit.api import ADMIN, EVE, ApiWorld, Only, api_world, part
+from mxart.access.base import ACTIONS
 from mxart.digest import Digest
+from mxart.repos.base import Caller
 from mxart.store.base import FileRecord
 from mxart.store.published import Need, Publication, Referrer
 
@@ -104,3 +106,49 @@ async def test_versions_are_told_those_without_a_tag_and_referrers_too(tmp_path:
     assert told.json["used"] is not None, "a push is a use"
     assert absent.status == 404
     assert (odd.status, odd.json["field"]) == (400, "digest")
+
+
+async def test_a_tag_goes_and_its_version_stays_until_it_goes_with_all_its_tags(tmp_path: Path) -> None:
+    base = f"/repositories/own/packages/{part('team/app')}"
+    async with api_world(tmp_path) as world:
+        shop = Shop(world)
+        layer = await shop.blob(b"x" * 1000)
+        one = await shop.document(b"manifest one", layer, tags=("1.0", "1", "latest"))
+        assert (await world.call("DELETE", f"{base}/tags/latest", caller=ADMIN)).status == 204
+        assert (await world.call("DELETE", f"{base}/tags/latest", caller=ADMIN)).status == 404
+        kept = await world.call("GET", f"{base}/versions/{one}")
+        assert kept.json["tags"] == ["1", "1.0"]
+        assert (await world.call("DELETE", f"{base}/versions/{one}", caller=ADMIN)).status == 204
+        assert (await world.call("GET", f"{base}/versions/{one}")).status == 404
+        assert (await world.call("GET", f"{base}/tags")).json["items"] == []
+        assert (await world.call("DELETE", f"{base}/versions/{one}", caller=ADMIN)).status == 404
+
+
+async def test_who_may_not_delete_deletes_nothing(tmp_path: Path) -> None:
+    base = f"/repositories/own/packages/{part('team/app')}"
+    async with api_world(tmp_path) as world:
+        one = await Shop(world).document(b"manifest one", tags=("1.0",))
+        for path in (f"{base}/tags/1.0", f"{base}/versions/{one}"):
+            assert (await world.call("DELETE", path, caller=EVE)).status == 403
+            assert (await world.call("DELETE", path)).status == 401
+            other = Caller(name="eve", grants=Only("other/", actions=ACTIONS))
+            assert (await world.call("DELETE", path, caller=other)).status == 403
+        assert (await world.call("GET", f"{base}/tags/1.0")).status == 200
+
+
+async def test_names_that_lead_elsewhere_delete_nothing(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        one = await Shop(world).document(b"manifest one", tags=("1.0",))
+        for package, rest, status in (
+            ("team/../team/app", "tags/1.0", 400),
+            ("team/app/", "tags/1.0", 400),
+            ("../own/team/app", "tags/1.0", 400),
+            ("team/app", f"tags/{one}", 400),
+            ("team/app", "tags/..", 400),
+            ("team/app", "versions/1.0", 400),
+            ("team/app", "tags/1%2F0", 400),
+            ("Team/App", "tags/1.0", 400),
+        ):
+            told = await world.call("DELETE", f"/repositories/own/packages/{part(package)}/{rest}", caller=ADMIN)
+            assert told.status == status, (package, rest, told.text)
+        assert (await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")).status == 200

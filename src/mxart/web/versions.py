@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound
@@ -18,7 +18,7 @@ from mxart.store.contents import KeptTag, KeptVersion
 from mxart.web.operations import Asked, Needs, Nothing, Operation, Paged, Record, operation, when
 from mxart.web.shelves import PackageName, RepositoryName, Shelves
 
-TagName = Annotated[str, Meta(min_length=1, max_length=128, description="A tag: 3.20.")]
+TagName = Annotated[str, Meta(pattern=r"^[^/:\s]{1,128}\Z", description="A tag: 3.20.")]
 DigestText = Annotated[str, Meta(max_length=140, description="A digest: sha256:9f86d0...")]
 
 _READ = Needs("read", repository="repository", package="package")
@@ -180,8 +180,6 @@ class VersionOperations:
 
     async def _delete_tag(self, asked: Asked[OneTag, Nothing]) -> Nothing:
         where = asked.where
-        if ":" in where.tag:
-            raise BadRequest(f"{where.tag!r} is not a tag", subject="tag")
         await self._delete(where.repository, where.package, where.tag, asked.request, asked.caller)
         return Nothing()
 
@@ -197,7 +195,8 @@ class VersionOperations:
         path = f"/v2/{quote(package)}/manifests/{quote(reference)}"
         operation = repository.format.parse("DELETE", path, "", Headers())
         request.trace.repository = name
-        response = await answer(repository, operation, request, caller)
+        # Its answer is worded for the path that the format's own clients would have asked.
+        response = await answer(repository, operation, structs.replace(request, target=path), caller)
         response.body.close()
 
 
