@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+
 import trio
 
 from mxart.errors import Disconnected
+from mxart.message import Tap
 
 
 class GivenBody:
@@ -24,3 +28,43 @@ class GivenBody:
             raise Disconnected("the client left in the middle of its request")
         self.taken += len(piece)
         return piece
+
+
+class DrawnBody(GivenBody):
+    """Lets a thread draw from it, in pieces of the sizes told, in turns, 0 being "nothing now"."""
+
+    def __init__(
+        self,
+        data: bytes,
+        sizes: Iterable[int] = (1 << 30,),
+        *,
+        chunk: int = 65_536,
+        length: int | None = -1,
+        breaks_at: int = -1,
+    ) -> None:
+        super().__init__(data, chunk=chunk, length=length, breaks_at=breaks_at)
+        self.drawn_bytes = 0
+        self._sizes = list(sizes)
+        self._turn = 0
+        self._ahead = 0  # taken in the thread and not counted yet
+
+    def tap(self) -> Tap | None:
+        return self if self.taken < len(self._data) else None
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        assert len(buffer)
+        assert wait >= 0
+        size = self._sizes[self._turn % len(self._sizes)]
+        self._turn += 1
+        at = self.taken + self._ahead
+        piece = self._data[at : at + min(size, len(buffer))]
+        buffer[: len(piece)] = piece
+        self._ahead += len(piece)
+        return len(piece)
+
+    def drawn(self, count: int) -> None:
+        assert count == self._ahead
+        self.taken += count
+        self.drawn_bytes += count
+        self._ahead = 0

@@ -30,6 +30,18 @@ def some_bytes(length: int, seed: int = 1) -> bytes:
     return Random(seed).randbytes(length)
 
 
+def file_bytes(path: str) -> bytes:
+    """What is on disk, behind the store's back."""
+    return Path(path).read_bytes()
+
+
+def change_file(path: str, data: bytes, offset: int = 0, *, whole: bool = False) -> None:
+    """Write over what is on disk, behind the store's back; `whole`: that is all there is then."""
+    with Path(path).open("wb" if whole else "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
 class OneStore:
     """A store on disk with its blobs and transfers, as one worker has it."""
 

@@ -3,6 +3,10 @@
 Reads `join NAME`, `open OFFSET`, `leave NAME`, `put FILE`, `stop` from standard input.  Says what happens
 on standard output: `ready`, `asked OFFSET`, `head NAME started|joined`, `read NAME OFFSET`,
 `end NAME DIGEST`, `broken NAME`, `problem NAME STATUS`, `put DIGEST`, `stuck` (in the middle of a draw).
+
+For uploads: `begin`, answered `begun ID`; `push ID END`, which says `at ID OFFSET` when it has it open, sends on
+from there, no further than `open` allows, and says `pushed ID OFFSET`; `draw ID END`, the same by a tap; `commit ID`,
+answered `committed ID`; `stick STAGE`: from now on a commit says `stuck` at a stage (sync, place, retire), for ever.
 """
 
 from __future__ import annotations
@@ -17,11 +21,15 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from kit.bodies import DrawnBody, GivenBody
 from kit.store import Gate, OneStore, ScriptedOrigin, SmallDisk
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, Problem, UpstreamFailed
+from mxart.store import uploads_open
 from mxart.store.base import Sink
 from mxart.store.files import write_at
+from mxart.store.uploads import DiskUploads
+from mxart.store.uploads_file import UploadFile
 
 
 def say(*words: object) -> None:
@@ -69,6 +77,69 @@ class DrawnOrigin(TellingOrigin):
         buffer[: len(piece)] = piece
         self._at += len(piece)
         return len(piece)
+
+
+class GatedBody(GivenBody):
+    """Gives no more than the gate lets through."""
+
+    def __init__(self, data: bytes, gate: Gate, start: int) -> None:
+        super().__init__(data, chunk=50_000)
+        self.gate = gate
+        self.start = start
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await self.gate.wait(self.start + self.taken)
+        return await super().receive(max_bytes)
+
+
+class StuckBody(DrawnBody):
+    """Gives the whole of its data to a thread, and then holds it for ever."""
+
+    def take(self, buffer: memoryview, wait: float) -> int:
+        count = super().take(buffer, wait)
+        if not count:
+            say("stuck")
+            threading.Event().wait()
+        return count
+
+
+def stick(stage: str) -> None:
+    """Whoever comes to this stage of a commit, in this process, stays there."""
+
+    def stay(*_: object) -> None:
+        say("stuck")
+        threading.Event().wait()
+
+    match stage:
+        case "sync":
+            UploadFile.sync = stay  # type: ignore[method-assign]
+        case "place":
+            uploads_open.place = stay
+        case "retire":
+            DiskUploads._retire = stay  # type: ignore[method-assign]
+        case _:
+            raise ValueError(stage)
+
+
+async def serve_upload(store: OneStore, data: bytes, gate: Gate, words: list[str]) -> None:
+    try:
+        match words:
+            case ["begin"]:
+                say("begun", (await store.uploads.begin("local", "team/app", "ann")).id)
+            case ["push" | "draw" as how, name, end]:
+                async with store.uploads.open(name) as upload:
+                    at = upload.state.offset
+                    say("at", name, at)
+                    rest = data[at : int(end)]
+                    await upload.receive(GatedBody(rest, gate, at) if how == "push" else StuckBody(rest), None)
+                    offset = upload.state.offset
+                say("pushed", name, offset)
+            case ["commit", name]:
+                async with store.uploads.open(name) as upload:
+                    await upload.commit(Digest.of(data))
+                say("committed", name)
+    except Problem as error:
+        say("problem", words[1], error.status)
 
 
 async def main(root: str, data_file: str, disk: int, fails_at: int, stuck_at: int) -> None:
@@ -124,6 +195,10 @@ async def main(root: str, data_file: str, disk: int, fails_at: int, stuck_at: in
                         leaving[name].cancel()
                     case ["put", file]:
                         say("put", await store.blobs.put(await trio.Path(file).read_bytes()))
+                    case ["begin" | "push" | "draw" | "commit", *_] as words:
+                        nursery.start_soon(serve_upload, store, data, gate, words)
+                    case ["stick", stage]:
+                        stick(stage)
                     case ["stop"]:
                         await store.transfers.stop(10)
                         nursery.cancel_scope.cancel()

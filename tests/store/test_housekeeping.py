@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
+from kit.bodies import GivenBody
 from kit.store import Gate, OneStore, ScriptedOrigin, read_all, running_store, some_bytes
 from mxart.digest import Digest
 from mxart.store import housekeeping
@@ -87,3 +88,53 @@ async def test_the_housekeeper_cleans_at_start_and_writes_uses_later(
     assert not scope.cancelled_caught
     assert housekeeping.FLUSH_SECONDS <= 60
     await catalog.aclose(0.0)
+
+
+async def begun(store: OneStore) -> str:
+    return (await store.uploads.begin("local", "team/app", "ann")).id
+
+
+async def test_an_upload_without_progress_for_a_day_goes_and_a_younger_one_stays(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    old, young = await begun(store), await begun(store)
+    for name in (old, young):
+        async with store.uploads.open(name) as upload:
+            await upload.receive(GivenBody(DATA), None)
+    assert clean(store.paths, time.time() + DAY - 60) == 0
+    for path in (store.paths.upload(old), store.paths.upload_state(old)):
+        os.utime(path, (time.time() - DAY - 60,) * 2)
+    assert clean(store.paths, time.time()) == 1
+    assert store.uploads.find(old) is None
+    async with store.uploads.open(young) as upload:
+        assert await upload.commit(DIGEST) == len(DATA)
+
+
+async def test_an_upload_that_was_begun_and_never_sent_goes_too(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    name = await begun(store)
+    assert clean(store.paths, time.time() + DAY + 60) == 1
+    assert store.uploads.find(name) is None
+    assert os.listdir(store.paths.uploads) == []
+
+
+async def test_an_upload_that_somebody_is_at_stays_however_old(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    name = await begun(store)
+    async with store.uploads.open(name) as upload:
+        await upload.receive(GivenBody(DATA), None)
+        assert clean(store.paths, time.time() + 100 * DAY) == 0
+        assert await upload.commit(DIGEST) == len(DATA)
+
+
+async def test_what_is_left_of_uploads_that_are_over_goes(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    async with store.uploads.open(await begun(store)) as upload:
+        await upload.commit(Digest.of(b""))
+    leave(store.paths.upload("0" * 32), b"bytes without a state", 2 * DAY)
+    leave(store.paths.upload_state("1" * 32), b"state without bytes", 2 * DAY)
+    leave(str(store.paths.uploads / "a user's file"), b"?", 2 * DAY)
+    assert len(os.listdir(store.paths.uploads)) == 4
+    assert clean(store.paths, time.time() + DAY + 60) == 3  # the spare state file among them
+    assert os.listdir(store.paths.uploads) == ["a user's file"]
+    name = await begun(store)  # whose spare was taken away
+    assert store.uploads.find(name) is not None

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from kit.bodies import GivenBody
-from kit.store import OneStore, some_bytes
+from kit.store import OneStore, change_file, some_bytes
 from mxart.digest import Digest
 from mxart.errors import Disconnected, TooLarge
 from mxart.store.base import DigestMismatch, UploadBusy, UploadUnknown
@@ -29,10 +29,6 @@ async def begin(store: OneStore, algorithm: str = "sha256") -> str:
 async def send(store: OneStore, name: str, data: bytes, limit: int | None = None) -> None:
     async with store.uploads.open(name) as upload:
         await upload.receive(GivenBody(data), limit)
-
-
-def write(path: str, data: bytes) -> None:
-    Path(path).write_bytes(data)
 
 
 def left_over(store: OneStore) -> list[str]:
@@ -79,9 +75,9 @@ async def test_an_upload_in_pieces_goes_on_in_another_worker_without_reading_the
         async with store.uploads.open(name) as upload:
             assert upload.state.offset == start
             if start:  # it goes on with the hash, not with the bytes: those may be anything
-                write(store.paths.upload(name), bytes(start))
+                change_file(store.paths.upload(name), bytes(start))
             await upload.receive(GivenBody(DATA[start : start + 700_000]), None)
-            write(store.paths.upload(name), DATA[: start + 700_000])
+            change_file(store.paths.upload(name), DATA[: start + 700_000])
     async with OneStore(tmp_path).uploads.open(name) as upload:
         assert await upload.commit(DIGEST) == len(DATA)
 
