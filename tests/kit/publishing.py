@@ -153,7 +153,11 @@ class FakePublications:
             and artifact_type in ("", said.artifact_type)
             and str(record.digest) > after
         ]
-        return sorted(found, key=lambda item: str(item.digest))[:limit]
+        found = sorted(found, key=lambda item: str(item.digest))[:limit]
+        fits = [
+            number for number in range(1, len(found) + 1) if sum(len(r.json) + 1 for r in found[:number]) <= max_bytes
+        ]
+        return found[: max(fits, default=1)]
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         return [
