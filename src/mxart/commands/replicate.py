@@ -12,14 +12,15 @@ from pathlib import Path
 import click
 import trio
 
-from mxart.commands.bar import Bar, size_text
 from mxart.commands.options import Options, UserError, raise_file_limit
+from mxart.commands.progress import progress
 from mxart.errors import BadRequest, ConfigError, MxartError
 from mxart.replicate.engine import Outcome
 from mxart.replicate.run import Access, Choice, from_registry
 from mxart.upstream.dial import Dialer
 from mxart.upstream.tokens import Credentials
 
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _FAILED = 1
 _INTERRUPTED = 130  # as shells say of SIGINT
 
@@ -92,7 +93,7 @@ def replicate(
     raise_file_limit()
     try:
         dialer = Dialer(options.load().upstreams)
-        with Bar() as bar:
+        with progress() as tell:
             work = partial(
                 from_registry,
                 source,
@@ -102,7 +103,7 @@ def replicate(
                 choice=choice,
                 source_access=source_access,
                 target_access=target_access,
-                progress=bar,
+                progress=tell,
             )
             outcome = trio.run(_until_interrupted, work)
     except (BadRequest, ConfigError) as error:
@@ -171,9 +172,9 @@ def _tell(outcome: Outcome) -> None:
     for reference, digest in outcome.digests.items():
         click.echo(f"{reference}  {digest}")
     there = outcome.manifests_there + outcome.blobs_there
-    parts = [f"{outcome.manifests} manifests and {outcome.blobs} blobs sent ({size_text(outcome.bytes_sent)})"]
+    parts = [f"{outcome.manifests} manifests and {outcome.blobs} blobs sent ({_size(outcome.bytes_sent)})"]
     if outcome.bytes_resumed:
-        parts.append(f"{size_text(outcome.bytes_resumed)} sent by an earlier run")
+        parts.append(f"{_size(outcome.bytes_resumed)} sent by an earlier run")
     if outcome.mounted:
         parts.append(f"{outcome.mounted} mounted")
     if there:
@@ -183,3 +184,10 @@ def _tell(outcome: Outcome) -> None:
         click.echo(f"tagged {', '.join(outcome.tags)}")
     for note in outcome.notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _size(count: int) -> str:
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.4g} {_UNITS[unit]}"

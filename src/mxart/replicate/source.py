@@ -25,6 +25,10 @@ class _Tags(msgspec.Struct):
     tags: tuple[str, ...] | None = None
 
 
+class Short(UpstreamFailed):
+    """A blob at the source is shorter than its manifest says."""
+
+
 class Source:
     """One repository to read from. `place` is its name in messages."""
 
@@ -135,14 +139,14 @@ class Reader:
             await self.receive(offset - self._at)
 
     async def receive(self, most: int) -> bytes:
-        """The next bytes, at most so many. Raises UpstreamFailed where the blob ends before its size."""
+        """The next bytes, at most so many. Raises Short where the blob ends before its size."""
         if self._answered is None:
             raise UpstreamFailed(f"{self._part.digest} is not open")
         try:
             data = self._rest or await self._answered.receive()
             if not data:
                 size = self._part.size
-                raise UpstreamFailed(f"{self._part.digest} ends after {self._at} bytes; its manifest says {size}")
+                raise Short(f"{self._part.digest} ends after {self._at} bytes; its manifest says {size}")
         except MxartError:
             await self.aclose()  # the next attempt asks anew
             raise

@@ -23,7 +23,7 @@ import trio
 from mxart.errors import MxartError, Problem
 from mxart.replicate.manifests import Part
 from mxart.replicate.memo import Kept, Memo
-from mxart.replicate.source import Reader, Source
+from mxart.replicate.source import Reader, Short, Source
 from mxart.replicate.target import Refused, Target, fatal
 
 _log = logging.getLogger("mxart.replicate")
@@ -122,7 +122,7 @@ class _Upload:
                     return "mounted", 0
                 await self._forward()
             except MxartError as error:
-                if fatal(error) or (isinstance(error, Refused) and not self._kept.location):
+                if fatal(error) or isinstance(error, Short) or (isinstance(error, Refused) and not self._kept.location):
                     raise
                 trouble = error
             else:
@@ -191,15 +191,15 @@ class _Upload:
             if isinstance(trouble, Refused) and trouble.said == 400:
                 # The bytes or the chunk are not to its liking. A whole new attempt shows which, and no third one more.
                 self._rejected += 1
-                if self._rejected > _REJECTED:
-                    raise trouble
                 if self._offset and self._offset < self._part.size:
                     self._uploader.refuse_chunks()
                 await self._drop()
+                if self._rejected > _REJECTED:
+                    raise trouble
             elif self._kept.location:
                 await self._look()
         except Problem as problem:
-            if fatal(problem):
+            if problem is trouble or fatal(problem):
                 raise
             _log.debug("%s: %s", self._target.place, problem)  # the next round asks again
         return False

@@ -1,0 +1,473 @@
+"""Targets that break, forget, limit and lie: what arrives is right, what cannot be is told, nothing is sent twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+
+from kit.registry import OCI_INDEX, OCI_MANIFEST, Blob, Image, image
+from kit.target import FakeTarget, fake_target
+from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, redirect, say
+from mxart.config import Upstreams
+from mxart.errors import MxartError
+from mxart.replicate.engine import Outcome, Replication, Wish
+from mxart.replicate.memo import Memo
+from mxart.replicate.openers import UpstreamOpener
+from mxart.replicate.progress import Progress, silent
+from mxart.replicate.source import Source
+from mxart.replicate.target import Target
+from mxart.replicate.uploading import Manner
+from mxart.upstream.dial import Dialer
+from mxart.upstream.remote import Remote
+from mxart.upstream.timing import Patience
+from mxart.upstream.tokens import ANONYMOUS, Credentials
+
+NOISE = Random(7).randbytes(3 << 20)
+CHUNK = 1 << 20
+QUICK = Patience(rounds=2, first_pause=0.001)
+
+
+@pytest.fixture(scope="module")
+def app() -> Image:
+    """An image with one layer of 3 MiB, which is sent in chunks, and a config, which is not."""
+    return image(NOISE)
+
+
+@pytest.fixture
+async def source() -> AsyncIterator[FakeUpstream]:
+    async with fake_upstream() as up:
+        yield up
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[FakeTarget]:
+    async with fake_target() as fake:
+        yield fake
+
+
+def offer(up: FakeUpstream, item: Image, tag: str = "1") -> None:
+    for blob in item.blobs:
+        up.on(f"/v2/app/blobs/{blob.digest}", say(blob.data))
+    offer_manifest(up, item.manifest, tag)
+
+
+def offer_manifest(up: FakeUpstream, manifest: Blob, tag: str) -> None:
+    for reference in (tag, manifest.digest):
+        up.on(f"/v2/app/manifests/{reference}", say(manifest.data, headers={"content-type": manifest.media_type}))
+
+
+async def copy(
+    up: FakeUpstream,
+    target: FakeTarget,
+    state: Path | None = None,
+    *,
+    name: str = "team/app",
+    credentials: Credentials = ANONYMOUS,
+    manner: Manner | None = None,
+    progress: Progress = silent,
+    platform: str = "",
+) -> Outcome:
+    reading = Remote("source", [up.url], Dialer(Upstreams()), patience=QUICK)
+    writing = Remote("target", [target.url], Dialer(Upstreams()), patience=QUICK, credentials=credentials)
+    manner = manner or Manner(chunk=CHUNK, first_pause=0.001)
+    try:
+        with trio.fail_after(30):
+            return await Replication(
+                Source(UpstreamOpener(reading), "app", "source/app"),
+                Target(writing, name),
+                Memo(state),
+                manner=manner,
+                progress=progress,
+                platform=platform,
+            ).run([Wish("1", ("1",))])
+    finally:
+        await reading.aclose()
+        await writing.aclose()
+
+
+def arrived(target: FakeTarget, item: Image, name: str = "team/app") -> bool:
+    """Every byte of it, under the tag, and nothing begun is left."""
+    blobs = all(target.blobs.get(f"{name}@{blob.digest}") == blob.data for blob in item.blobs)
+    return blobs and target.manifests[f"{name}:1"] == (item.manifest.media_type, item.manifest.data)
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def layer_patches(target: FakeTarget) -> list[str]:
+    return [seen.headers.get("content-range", "whole") for seen in target.asked("PATCH")]
+
+
+async def test_a_broken_patch_goes_on_where_the_target_says_it_is(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.cuts = [300_000, 500_000]
+    outcome = await copy(source, target)
+    assert arrived(target, app)
+    size = len(app.layers[0].data)
+    assert layer_patches(target)[:3] == ["0-1048575", "300000-1348575", "800000-1848575"]
+    assert target.received == sum(len(blob.data) for blob in app.blobs)  # not a byte came twice
+    assert outcome.bytes_sent == target.received
+    ranges = [seen.headers["range"] for seen in source.requests if "range" in seen.headers]
+    assert ranges == ["bytes=300000-", "bytes=800000-"]  # nor was one read twice
+    assert size > 3 << 20
+
+
+async def test_a_target_that_keeps_no_half_of_a_chunk_gets_that_chunk_again(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.forgets = True
+    target.cuts = [10**9, 300_000]  # the second one
+    await copy(source, target)
+    assert arrived(target, app)
+    assert layer_patches(target)[:3] == ["0-1048575", "1048576-2097151", "1048576-2097151"]
+
+
+async def test_a_target_that_never_comes_further_is_given_up(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.forgets = True
+    target.cuts = [300_000] * 100
+    with pytest.raises(MxartError, match=r"reset|closed the connection"):
+        await copy(source, target)
+    assert len(target.asked("PATCH")) < 10
+    assert target.manifests == {}
+
+
+async def test_an_upload_that_is_forgotten_begins_anew(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+
+    def forget(seen: Seen) -> None:
+        target.uploads.clear()
+
+    target.on("PATCH", lambda seen: None, forget)
+    await copy(source, target)
+    assert arrived(target, app)
+    assert len(target.asked("POST")) == 3
+
+
+async def test_an_offset_that_is_not_the_targets_is_corrected(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+
+    def shorten(seen: Seen) -> None:
+        del target.uploads[seen.path].data[1000:]
+
+    target.on("PATCH", lambda seen: None, shorten)  # 416 follows
+    await copy(source, target)
+    assert arrived(target, app)
+    assert layer_patches(target)[2] == "1000-1049575"
+
+
+async def test_a_target_that_takes_no_chunks_gets_all_in_one_piece(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.on("PATCH", lambda seen: None, say(b"{}", status=405))
+    await copy(source, target)
+    assert arrived(target, app)
+    assert layer_patches(target) == ["0-1048575", "1048576-2097151", "whole"]
+    assert len(target.asked("DELETE")) == 1
+
+
+async def test_a_limit_in_the_middle_is_waited_for(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    limit = say(b"{}", status=429, headers={"retry-after": "0"})
+    target.on("PATCH", lambda seen: None, limit, limit)
+    target.on("POST", limit)
+    target.on("PUT", limit)
+    await copy(source, target)
+    assert arrived(target, app)
+
+
+async def test_a_limit_for_hours_is_told(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    target.on("POST", *[say(b"{}", status=429, headers={"retry-after": "3000"})] * 9)
+    with pytest.raises(MxartError, match="429"):
+        await copy(source, target)
+
+
+async def test_a_token_that_dies_in_the_middle_is_renewed(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    async with fake_upstream() as tokens:
+        tokens.on("/token", *[say(json.dumps({"token": f"T{number}", "expires_in": 300})) for number in range(9)])
+        want = f'Bearer realm="{tokens.url}/token",service="s",scope="repository:team/app:pull,push"'
+        good = {"Bearer T0"}
+
+        def guard(seen: Seen) -> object:
+            if seen.headers.get("authorization") not in good:
+                return challenge(f'{want},error="invalid_token"')
+            return None
+
+        def die(seen: Seen) -> object:
+            good.clear()
+            good.add("Bearer T1")
+            return guard(seen)
+
+        for method in ("HEAD", "POST", "PUT", "GET"):
+            target.on(method, *[guard] * 50)  # type: ignore[list-item]
+        target.on("PATCH", guard, die, *[guard] * 50)  # type: ignore[list-item]
+        await copy(source, target, credentials=Credentials("me", "pw"))
+        assert arrived(target, app)
+        assert tokens.count() == 2
+        assert target.received == sum(len(blob.data) for blob in app.blobs)
+
+
+async def test_a_location_elsewhere_is_not_shown_the_password(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    async with fake_target() as store:
+        store.uploads = target.uploads
+        store.blobs = target.blobs
+        target.location = store.location = lambda path: f"{store.url}{path}"
+        target.on("HEAD", challenge('Basic realm="here"'))
+        await copy(source, target, credentials=Credentials("me", "pw"))
+        assert arrived(target, app)
+        assert len(store.asked("PATCH")) >= 3
+        assert not any("authorization" in seen.headers for seen in store.requests)
+        assert all("authorization" in seen.headers for seen in target.asked("POST"))
+
+
+async def test_an_upload_without_a_place_is_told(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    target.location = lambda path: "ftp://nowhere/"
+    with pytest.raises(MxartError, match="without saying where"):
+        await copy(source, target)
+
+
+async def test_a_target_without_the_api_gets_a_list_under_the_tag_that_stands_for_it(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    fields = json.loads(app.manifest.data) | {"subject": app.manifest.descriptor(), "artifactType": "a/sbom"}
+    sbom = Blob(OCI_MANIFEST, json.dumps(fields).encode())
+    offer_manifest(source, sbom, "unused")
+    listed = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [sbom.descriptor()]}).encode()
+    source.on(f"/v2/app/referrers/{app.manifest.digest}", say(listed, headers={"content-type": OCI_INDEX}))
+    tag = f"team/app:sha256-{app.manifest.digest[7:]}"
+    await copy(source, target)
+    assert tag not in target.manifests  # it has the API
+    assert target.manifests[f"team/app@{sbom.digest}"] == (OCI_MANIFEST, sbom.data)
+    target.lists_referrers = False
+    other = {"mediaType": OCI_MANIFEST, "digest": "sha256:" + "1" * 64, "size": 3}
+    target.manifests[tag] = (OCI_INDEX, json.dumps({"schemaVersion": 2, "manifests": [other]}).encode())
+    await copy(source, target)
+    entries = json.loads(target.manifests[tag][1])["manifests"]
+    assert [entry["digest"] for entry in entries] == [other["digest"], sbom.digest]
+    assert entries[1]["artifactType"] == "a/sbom"
+
+
+async def test_a_digest_that_is_refused_again_and_again_is_told_and_no_manifest_is_sent(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    wrong = bytearray(app.layers[0].data)
+    wrong[-1] ^= 1
+    source.on(f"/v2/app/blobs/{app.layers[0].digest}", say(bytes(wrong)))
+    with pytest.raises(MxartError, match=r"400 to PUT .*DIGEST_INVALID"):
+        await copy(source, target)
+    assert target.manifests == {}
+    assert f"team/app@{app.layers[0].digest}" not in target.blobs
+    assert target.uploads == {}  # what was refused was cancelled
+
+
+async def test_a_blob_that_ends_too_soon_is_told_of_the_source(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    source.on(f"/v2/app/blobs/{app.layers[0].digest}", say(app.layers[0].data[:-1]))
+    with pytest.raises(MxartError, match="its manifest says"):
+        await copy(source, target)
+    assert target.manifests == {}
+
+
+async def test_a_source_that_breaks_off_is_asked_for_the_rest(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    layer = app.layers[0]
+    source.on(f"/v2/app/blobs/{layer.digest}", say(layer.data, reset_after=700_000), say(layer.data))
+    await copy(source, target)
+    assert arrived(target, app)
+
+
+async def test_a_source_without_ranges_is_read_from_the_beginning(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    source.on(f"/v2/app/blobs/{app.layers[0].digest}", say(app.layers[0].data, ranges=False))
+    target.cuts = [300_000]
+    await copy(source, target)
+    assert arrived(target, app)
+
+
+async def test_manifests_with_other_bytes_than_their_digest_are_not_passed_on(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    wrong = app.manifest.data + b"\n"
+    offer(source, app)
+    fields = {"docker-content-digest": app.manifest.digest, "content-type": OCI_MANIFEST}
+    source.on("/v2/app/manifests/1", say(wrong, headers=fields))
+    with pytest.raises(MxartError, match=f"for {app.manifest.digest}"):
+        await copy(source, target)
+    assert target.requests == []
+
+
+async def test_a_target_that_makes_other_bytes_of_a_manifest_is_told(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+
+    def lie(seen: Seen) -> object:
+        if "/manifests/" in seen.path:
+            return say(status=201, headers={"docker-content-digest": "sha256:" + "0" * 64})
+        return None
+
+    target.on("PUT", *[lie] * 9)  # type: ignore[list-item]
+    with pytest.raises(MxartError, match=r"made sha256:0+ of the manifest"):
+        await copy(source, target)
+
+
+async def test_an_answer_that_was_lost_is_not_asked_for_by_sending_again(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.answers_lost = 2
+    await copy(source, target)
+    assert arrived(target, app)
+    assert target.received == sum(len(blob.data) for blob in app.blobs)
+
+
+async def test_rights_that_are_wanting_are_told_at_once(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    denied = json.dumps({"errors": [{"code": "DENIED", "message": "requested access to the resource is denied"}]})
+    target.on("POST", *[say(denied, status=403)] * 9)
+    with pytest.raises(MxartError, match=r"403 to POST .*DENIED: requested access to the resource is denied"):
+        await copy(source, target)
+    assert len(target.asked("POST")) <= 2
+
+
+async def test_a_mount_that_is_refused_becomes_an_upload(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    offer(source, app)
+    manner = Manner(chunk=CHUNK, first_pause=0.001, mount_from=("other",))
+    target.blobs[f"other@{app.config.digest}"] = app.config.data
+    refused = say(b"{}", status=401)
+
+    def refuse(seen: Seen) -> object:
+        return refused if "mount=" in seen.target and app.layers[0].digest.replace(":", "%3A") in seen.target else None
+
+    target.on("POST", *[refuse] * 9)  # type: ignore[list-item]
+    outcome = await copy(source, target, manner=manner)
+    assert arrived(target, app)
+    assert (outcome.mounted, outcome.blobs) == (1, 1)
+
+
+async def test_foreign_layers_are_left_out_and_told(source: FakeUpstream, target: FakeTarget) -> None:
+    item = image(b"x" * 100, docker=True)
+    fields = json.loads(item.manifest.data)
+    foreign = {
+        "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "digest": "sha256:" + "f" * 64,
+        "size": 12345,
+        "urls": ["https://vendor.example/layer"],
+    }
+    fields["layers"].insert(0, foreign)
+    manifest = Blob(item.manifest.media_type, json.dumps(fields).encode())
+    offer(source, item)
+    offer_manifest(source, manifest, "1")
+    outcome = await copy(source, target)
+    assert target.manifests["team/app:1"][1] == manifest.data
+    assert outcome.notes == [
+        f"left out: {foreign['digest']} (12345 bytes), a foreign layer, which is not for passing on"
+    ]
+
+
+async def test_cancelled_in_the_middle_nothing_is_open_and_the_next_run_goes_on(
+    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
+) -> None:
+    offer(source, app)
+    layer = app.layers[0]
+    source.on(f"/v2/app/blobs/{layer.digest}", say(layer.data[:1500000], length=len(layer.data), stall_after=1500000))
+
+    async def run() -> None:
+        await copy(source, target, tmp_path)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await target.until(lambda: target.received >= CHUNK and bool(target.blobs))
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        await target.until(lambda: target.open_connections == 0)
+        await source.until(lambda: source.open_connections == 0)
+    assert target.manifests == {}
+    assert len(files(tmp_path)) == 1
+    assert files(tmp_path)[0].stat().st_mode & 0o777 == 0o600
+    offer(source, app)
+    before = target.received
+    outcome = await copy(source, target, tmp_path)
+    assert arrived(target, app)
+    assert outcome.bytes_resumed >= CHUNK
+    assert target.received - before == len(layer.data) - outcome.bytes_resumed
+    assert files(tmp_path) == []
+
+
+async def test_two_at_once_do_not_share_an_upload(
+    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
+) -> None:
+    offer(source, app)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(copy, source, target, tmp_path)
+    assert arrived(target, app)
+    assert files(tmp_path) == []
+
+
+async def test_what_is_remembered_and_worth_nothing_is_no_hindrance(
+    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
+) -> None:
+    offer(source, app)
+    memo = Memo(tmp_path)
+    for location, data in (("", b"no json"), (f"{target.url}/v2/team/app/blobs/uploads/77", b"")):
+        with memo.hold("target/team/app", app.layers[0].digest) as kept:
+            kept.keep(location or "x")
+        if data:
+            files(tmp_path)[0].write_bytes(data)
+        await copy(source, target, tmp_path)
+        assert arrived(target, app)
+        target.blobs.clear()
+        target.manifests.clear()
+
+
+async def test_progress_ends_where_it_should_and_never_beyond(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.cuts = [300_000]
+    said: list[tuple[int, int | None]] = []
+    await copy(source, target, progress=lambda done, total, what: said.append((done, total)))
+    assert said[-1][0] == said[-1][1] == sum(len(blob.data) for blob in (*app.blobs, app.manifest))
+    assert all(total is None or 0 <= done <= total for done, total in said)
+
+
+async def test_a_registry_for_manifests_that_redirects_blobs_is_read_as_clients_do(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    async with fake_upstream(host="localhost") as cdn:
+        cdn.on("/layer", say(app.layers[0].data))
+        source.on(f"/v2/app/blobs/{app.layers[0].digest}", redirect(f"{cdn.url}/layer?signature=1"))
+        target.cuts = [300_000]
+        await copy(source, target)
+        assert arrived(target, app)
+        assert [seen.headers.get("range") for seen in cdn.requests] == [None, "bytes=300000-"]
