@@ -47,6 +47,8 @@ def test_variables_of_the_environment_are_put_in() -> None:
 
 PROXY = '[repository.hub]\nformat="oci"\nkind="proxy"\nupstream="https://r.example"\n'
 LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
+GROUP = "\n[repository.g]\nformat='oci'\nkind='group'\nmembers=['mine']\n"
+OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,16 @@ LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
         (PROXY + "proxy='gopher://x:1'", "repository.hub.proxy", "socks5"),
         ("[repository.g]\nformat='oci'\nkind='group'", "repository.g.members", "needs members"),
         ("[repository.g]\nformat='oci'\nkind='group'\nmembers=['no']", "repository.g.members[0]", "repository.no"),
+        (LOCAL + "publish_to='mine'", "repository.mine.publish_to", "stays in it"),
+        (PROXY + "publish_to='mine'", "repository.hub.publish_to", "takes nothing"),
+        (LOCAL + GROUP + "publish_to='no'", "repository.g.publish_to", "no [repository.no]"),
+        (
+            LOCAL + GROUP + "publish_to='other'\n[repository.other]\nformat='oci'\nkind='local'",
+            "g.publish_to",
+            "members",
+        ),
+        (PROXY + GROUP.replace("mine", "hub") + "publish_to='hub'", "repository.g.publish_to", "is a proxy"),
+        (LOCAL + GROUP + OUTER + "publish_to='g'", "repository.outer.publish_to", "no publish_to itself"),
         (PROXY + "path='/a'\n" + LOCAL + "path='/a'", "repository.mine.path", "repository hub"),
         (PROXY + "path='/a'\n" + LOCAL + "path='/a/b'", "repository.mine.path", "repository hub"),
         (PROXY + "hosts=['a.example']\n" + LOCAL + "hosts=['a.example']", "repository.mine.hosts", "repository hub"),
@@ -139,6 +151,11 @@ def test_a_cycle_of_groups_is_refused_with_its_way() -> None:
     group = '[repository.{}]\nformat="oci"\nkind="group"\nmembers=["{}"]\n'
     with pytest.raises(ConfigError, match="a → b → c → a"):
         load(group.format("a", "b") + group.format("b", "c") + group.format("c", "a"))
+
+
+def test_a_group_publishes_to_a_local_member_or_to_a_groups() -> None:
+    config = load(LOCAL + GROUP + "publish_to='mine'" + OUTER + "publish_to='g'")
+    assert [config.repositories[name].publish_to for name in ("mine", "g", "outer")] == ["", "mine", "g"]
 
 
 def test_a_root_path_beside_longer_ones_is_no_overlap() -> None:

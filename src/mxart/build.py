@@ -134,7 +134,7 @@ class Parts:
                 self.repositories[name] = self._single(name, item, nursery)
         for name in building_order(groups, self.repositories):
             members = [self.repositories[member] for member in groups[name]]
-            self.repositories[name] = Group(name, _format(settings[name]), members)
+            self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].publish_to)
 
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
         stock = Stock(

@@ -136,6 +136,7 @@ class Repository(_Table, frozen=True):
     retention: tuple[Retention, ...] = ()
     # group
     members: tuple[str, ...] = ()
+    publish_to: str = ""  # the member that takes what is pushed to the group; "": nothing can be
 
     @property
     def upstreams(self) -> tuple[str, ...]:

@@ -16,6 +16,10 @@ Fault = tuple[str, str]  # the key, and what is wrong with it and what would be 
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 _PATH = re.compile(r"/|(/[A-Za-z0-9][A-Za-z0-9._-]*)+\Z")
 _PROXY_SCHEMES = ("http", "socks5", "l4")
+_NO_PUBLISH_TO = {
+    "local": "what is pushed to a local repository stays in it; groups have a publish_to",
+    "proxy": 'a proxy takes nothing: push to a local repository, or to a kind = "group" with a publish_to',
+}
 _ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file", "index")
 
 
@@ -135,8 +139,11 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
             yield f"{place}.relay", f"a {repository.kind} repository has no upstream to relay credentials to"
     if repository.kind == "group":
         yield from _group(place, repository, config)
-    elif repository.members:
-        yield f"{place}.members", f'a {repository.kind} repository has no members; kind = "group" has'
+    else:
+        if repository.members:
+            yield f"{place}.members", f'a {repository.kind} repository has no members; kind = "group" has'
+        if repository.publish_to:
+            yield f"{place}.publish_to", _NO_PUBLISH_TO[repository.kind]
 
 
 def _proxy(place: str, repository: Repository) -> Iterator[Fault]:
@@ -198,6 +205,21 @@ def _group(place: str, repository: Repository, config: Config) -> Iterator[Fault
             yield f"{place}.members[{index}]", f"{member} holds {found.format}, this group {repository.format}"
         if member in repository.members[:index]:
             yield f"{place}.members[{index}]", f"{member} is a member twice"
+    if repository.publish_to:
+        yield from _publish_to(f"{place}.publish_to", repository, config)
+
+
+def _publish_to(place: str, repository: Repository, config: Config) -> Iterator[Fault]:
+    wanted = repository.publish_to
+    found = config.repositories.get(wanted)
+    if found is None:
+        yield place, f"there is no [repository.{wanted}]"
+    elif wanted not in repository.members:
+        yield place, f"{wanted} is not among the members: what is pushed to a group must be seen in it"
+    elif found.kind == "proxy":
+        yield place, f"{wanted} is a proxy, whose content is its upstream's: name a local member, or a group"
+    elif found.kind == "group" and not found.publish_to:
+        yield place, f"{wanted} is a group that has no publish_to itself"
 
 
 def _urls(config: Config) -> Iterator[Fault]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import replace as changed
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import trio
@@ -158,6 +159,18 @@ class FakePublications:
             number for number in range(1, len(found) + 1) if sum(len(r.json) + 1 for r in found[:number]) <= max_bytes
         ]
         return found[: max(fits, default=1)]
+
+    def owned(self, repository: str, package: str, companions: str) -> bool:
+        tags = self._catalog.tag_names.get((repository, package), {})
+        if any(not fnmatchcase(tag, companions) for tag in tags):
+            return True
+        needed = {digest for key, digests in self.links.items() if key[0] == repository for digest in digests}
+        named = {to.digest for to in tags.values()}
+        return any(
+            key[0] == repository and record.package == package and "/manifests/" in key[1]
+            for key, record in self._catalog.files.items()
+            if key not in self.referring and record.digest not in needed | named
+        )
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         return [

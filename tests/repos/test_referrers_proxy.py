@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from kit.repos import Answer, World, body_of, code_of
+from kit.repos import Answer, World, body_of, code_of, manifest
 from mxart.digest import Digest
 from mxart.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Response
@@ -151,6 +151,34 @@ async def test_a_refusal_of_one_question_is_not_taken_for_the_want_of_an_api(wor
     world.upstream.answers[other[1:]] = answer(index(descriptor("a")))
     response, _ = await world.ask(hub, other)
     assert await marks(response) == {"a"}
+
+
+@pytest.mark.parametrize("has_api", [True, False])
+async def test_that_nothing_refers_to_an_image_that_is_kept_is_kept_too(world: World, has_api: bool) -> None:
+    image = manifest()
+    digest = world.upstream.add_manifest("library/app", image, "1", media_type=MANIFEST)
+    target = f"/v2/library/app/referrers/{digest}"
+    if has_api:
+        world.upstream.answers[target[1:]] = answer(index())
+    hub = world.proxy()
+    await world.ask(hub, "/v2/library/app/manifests/1")
+    response, trace = await world.ask(hub, target)
+    assert (await marks(response), trace.outcome) == (set(), "miss")
+    world.clock.forward(301)
+    world.upstream.trouble = UpstreamFailed("500")
+    response, trace = await world.ask(hub, target)
+    assert (await marks(response), trace.outcome, str(response.headers.get("warning"))[:4]) == (set(), "stale", "111 ")
+
+
+async def test_strangers_questions_about_made_up_digests_leave_nothing_behind(world: World) -> None:
+    hub = world.proxy()
+    for number in range(9):
+        digest = Digest.of(b"%d" % number)
+        world.upstream.answers[f"v2/library/app/referrers/{digest}"] = answer(index())
+        response, _ = await world.ask(hub, f"/v2/library/app/referrers/{digest}")
+        assert await marks(response) == set()
+    assert not world.catalog.files
+    assert not hub.holds("library/app")
 
 
 async def test_what_neither_has_is_an_empty_list_for_as_long_as_not_found_holds(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,39 @@ async def test_a_referrer_published_again_is_listed_once_as_it_is_now(shop: Shop
     for kind in ("a", "b"):
         await shop.publications.publish(Publication(made, referrer=Referrer(LAYER, kind, kind.encode())), there)
     assert shop.publications.referrers("own", "app", str(LAYER)) == [ReferrerRecord(made.digest, 5, "a/b", "b", b"b")]
+
+
+async def test_a_package_is_owned_by_more_than_remarks_on_what_others_hold(shop: Shop) -> None:
+    companions = "sha256-*"
+
+    def owned() -> bool:
+        return shop.publications.owned("own", "app", companions)
+
+    def remark(mark: str, subject: Digest, *tags: str) -> Publication:
+        made = manifest(mark, need(LAYER), tags=tags)
+        return replace(made, referrer=Referrer(subject, "a/b", b"{}"))
+
+    assert not owned()
+    await shop.publications.publish(blob(LAYER), there)
+    assert not owned()  # an upload for whatever
+    await shop.publications.publish(remark("signature", OTHER), there)
+    await shop.publications.publish(manifest("old signature", need(LAYER), tags=("sha256-00.sig",)), there)
+    assert not owned()
+    assert shop.publications.owned("own", "app", "")  # a format that knows no such tags
+    # An index that is a remark, and what it needs: pushed before it, a part looks like an image for a moment.
+    await shop.publications.publish(manifest("part", need(LAYER)), there)
+    assert owned()
+    whole = manifest("whole", need(Digest.of(b"part"), kind="manifests"), nests=True)
+    await shop.publications.publish(replace(whole, referrer=Referrer(OTHER, "a/b", b"{}")), there)
+    assert not owned()
+    await shop.publications.publish(manifest("image", need(LAYER)), there)
+    assert owned()
+    await shop.publications.withdraw("own", f"app/manifests/{Digest.of(b'image')}", str(Digest.of(b"image")))
+    assert not owned()
+    await shop.publications.publish(remark("tagged", OTHER, "1"), there)
+    assert owned()
+    assert not shop.publications.owned("own", "other", companions)
+    assert not shop.publications.owned("others", "app", companions)
 
 
 async def test_two_publish_the_same_at_once_from_two_workers(shop: Shop, tmp_path: Path) -> None:

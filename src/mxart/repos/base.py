@@ -246,6 +246,11 @@ class Referring(Protocol):
         """The manifest that is referred to."""
         ...
 
+    @property
+    def companions(self) -> str:
+        """A GLOB pattern of tags that only say something about another manifest, as those of such documents do."""
+        ...
+
     def stand_in(self, operation: Referrers) -> Document:
         """The document that tells of a manifest's referrers where there is no API."""
         ...
@@ -366,7 +371,14 @@ class Repository(Protocol):
         ...
 
     def owns(self, package: str) -> bool:
-        """Whether this package is published here, so that no proxy beside it may be asked for it."""
+        """Whether this package is published here, so that no proxy beside it may be asked for it.
+
+        A remark on what others hold is not enough: a signature of an image that is not here, say (see group).
+        """
+        ...
+
+    def holds(self, package: str) -> bool:
+        """Whether anything of this package is kept here, complete or not. `package` in upstream's names (adopt)."""
         ...
 
     async def admit(self, caller: Caller, trace: Trace) -> None:

@@ -4,6 +4,17 @@ A package that a member owns, because it is published there, is asked of its own
 can put its own bytes under a name of the team's.  For any other package the members are asked in
 order and the first that has it answers.  "Not found" is said only if every member said so.
 
+What is pushed to a group goes to its `publish_to`, and so do deletions; the rights that count are those on that
+repository.  Two things follow for reading:
+
+- Who signs an image of an upstream's, or attaches an SBOM to it (cosign, oras), pushes to the same name.  That must not
+  take the image itself away from everybody who pulls it by the group.  So a remark on what others hold makes nobody
+  the owner of a package (Repository.owns): the image comes from its upstream, what refers to it from all members.
+- Who pushes a package asks first, by HEAD, what is there already, and leaves out what he is told is there.  It must be
+  there for `publish_to`: that alone is asked for blobs by whoever may publish.  And a package which
+  that repository holds parts of, and no other member anything, is its publisher's own before it is complete: no
+  upstream hears of its name, and none that refuses an unknown name, or is down, ends the push.
+
 A caller's credentials are for one upstream, and nobody can tell from them for which.  So a group has one site: that of
 its first member that relays credentials.  Only members of that site are shown them, and only their challenges are
 passed on; another's is a failure of that member.  A login that is wanted hides no other member's copy, but comes
@@ -19,6 +30,7 @@ from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamF
 from mxart.message import Trace
 from mxart.repos.base import (
     NOBODY,
+    Blob,
     Caller,
     Descriptor,
     File,
@@ -59,14 +71,23 @@ def building_order(groups: Mapping[str, Sequence[str]], others: Iterable[str]) -
 
 
 class Group:
-    """A repository made of others, in order."""
+    """A repository made of others, in order. `publish_to` names the member that takes what is pushed, if any does."""
 
-    def __init__(self, name: str, format: Format, members: Sequence[Repository]) -> None:  # noqa: A002 the word of the house
+    def __init__(
+        self,
+        name: str,
+        format: Format,  # noqa: A002 the word of the house
+        members: Sequence[Repository],
+        publish_to: str = "",
+    ) -> None:
         if not members:
             raise ConfigError(f"group {name} has no members")
         self.name = name
         self.format = format
         self._members = tuple(members)
+        self._target = next((member for member in members if member.name == publish_to), None)
+        if publish_to and (self._target is None or self._target.publisher() is None):
+            raise ConfigError(f"group {name} cannot publish to {publish_to}: name a local member")
         self.site = next((member.site for member in members if member.site), "")
         _refuse_cycle(self, ())
 
@@ -78,14 +99,26 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
+    def holds(self, package: str) -> bool:
+        return any(member.holds(package) for member in self._members)
+
+    def publisher(self) -> Publisher | None:
+        return self._target.publisher() if self._target is not None else None
+
+    def _publishing(self, package: str, caller: Caller) -> Repository | None:
+        """Where this caller may publish the package by this group, if anywhere."""
+        publisher = self.publisher()
+        if publisher is None or not caller.grants.may("publish", publisher.name, package):
+            return None
+        return self._target
+
     def _candidates(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
         """Who may be asked, in order.
 
         Raises Unauthorized or Forbidden where the caller may ask nobody; so is an owned name, which then is asked
         nowhere else.
         """
-        package = operation.package
-        asked = [member for member in self._members if member.owns(package)] or self._members
+        asked = self._asked(operation, caller)
         grants = caller.grants
         if grants is ANYBODY:
             return asked
@@ -95,6 +128,22 @@ class Group:
         if not readable:
             grants.demand("read", named[0][0].name, named[0][1])
         return readable
+
+    def _asked(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
+        """Whose word counts, whether the caller may hear it or not."""
+        package = operation.package
+        # The usual way first: rights are looked at only where something may follow from them.
+        head = isinstance(operation, Blob) and operation.head
+        if head and (target := self._publishing(package, caller)) is not None:
+            return (target,)
+        if owners := [member for member in self._members if member.owns(package)]:
+            return owners
+        if self._target is not None and self._target.holds(package):
+            others = (member for member in self._members if member is not self._target)
+            if not any(member.holds(member.format.adopt(operation).package) for member in others):
+                target = self._publishing(package, caller)
+                return self._members if target is None else (target,)
+        return self._members
 
     def _as(self, member: Repository, caller: Caller) -> Caller:
         """What a member is shown of a caller."""
@@ -194,10 +243,6 @@ class Group:
         known = [item for item in found if not ends or str(item.digest) <= min(ends)]
         page = cut(known, operation, warning)
         return page if page.more or not ends else Referred(page.descriptors, more=True, warning=warning)
-
-    def publisher(self) -> Publisher | None:
-        """Nobody yet: a group is for reading."""
-        return None
 
 
 def _foremost(outcomes: set[str], trace: Trace) -> str:

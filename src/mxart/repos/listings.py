@@ -63,6 +63,9 @@ class _Names:
                 return tuple(sorted(names)), origin
             pages.turn(len(data), following)
 
+    def keeps_none(self, operation: Listing) -> bool:
+        return True
+
     def encode(self, items: tuple[str, ...]) -> bytes:
         return msgspec.json.encode(items)
 

@@ -36,6 +36,10 @@ class Origin(Protocol[_Asked_contra, _Item]):
         """The whole list and the mirror it came from. Raises UpstreamFailed rather than stop early; NotFound."""
         ...
 
+    def keeps_none(self, operation: _Asked_contra) -> bool:
+        """Whether an empty list is kept like any other; else it is "not found", and remembered as that."""
+        ...
+
     def encode(self, items: tuple[_Item, ...]) -> bytes: ...
     def decode(self, data: bytes) -> tuple[_Item, ...]: ...
 
@@ -104,6 +108,8 @@ class Lists(Generic[_Asked, _Item]):
             return Arrival(kept, "hit")
         try:
             items, origin = await self._origin.fetch(operation, trace)
+            if not items and not self._origin.keeps_none(operation):
+                raise NotFound(f"{remote.upstream.name} has no {operation.path}")
         except NotFound:
             if record is not None:
                 await remote.stock.catalog.forget_file(remote.name, operation.path)

@@ -41,6 +41,7 @@ class Proxy:
         self.format = format
         remote = Remote(name, format, upstream, stock, Shelf(name, format, stock), nursery, origin, rules, clock)
         self._desk = Desk(remote)
+        self._desks: tuple[Desk, ...] = (self._desk,)
         self._relay: Relay | None = None
         self.site = ""
         if rules.relay != "never":
@@ -48,14 +49,17 @@ class Proxy:
             # another, so "not found" is remembered for nobody.
             second = f"{name}~callers"
             shelf = Shelf(second, format, stock, private=True)
-            self._relay = Relay(
-                self._desk, Desk(replace(remote, name=second, shelf=shelf, rules=replace(rules, negative_ttl=0.0)))
-            )
+            private = Desk(replace(remote, name=second, shelf=shelf, rules=replace(rules, negative_ttl=0.0)))
+            self._desks = (self._desk, private)
+            self._relay = Relay(self._desk, private)
             self.site = upstream.site
 
     def owns(self, package: str) -> bool:
         """Nothing is published in a proxy."""
         return False
+
+    def holds(self, package: str) -> bool:
+        return any(desk.holds(package) for desk in self._desks)
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
         if self._relay is not None:

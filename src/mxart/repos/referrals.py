@@ -2,9 +2,8 @@
 
 Upstream is asked for all of them, whatever filter a client has; the list is kept like any other (see lists), and cut
 here.  An upstream that does not know the question is not asked it again for a while; its tag is looked at instead.
-That neither has anything is "nothing refers to it": an empty list, held as long as "not found".  Anything else that
-upstream says, or fails to, is the old list, marked, or the failure: a signature that is not shown may be
-taken for one that does not exist.
+That neither has anything is "nothing refers to it": an empty list.  Anything else that upstream says, or fails to, is
+the old list, marked, or the failure: a signature that is not shown may be taken for one that does not exist.
 
 The descriptors are upstream's word.  What they name is checked when it is asked for: by digest.
 """
@@ -45,15 +44,13 @@ class Referrals:
         try:
             arrival = await self._lists.whole(operation, trace)
         except NotFound:
+            trace.outcome = trace.outcome or "miss"
             return Referred(())
         return cut(arrival.items, operation, arrival.warning)
 
     async def unkept(self, operation: Referrers, trace: Trace) -> Referred:
         """The same, asked of upstream for this one question; nothing is kept, nobody shares it."""
-        try:
-            items, _ = await self._origin.fetch(operation, trace)
-        except NotFound:
-            return Referred(())
+        items, _ = await self._origin.fetch(operation, trace)
         return cut(items, operation)
 
 
@@ -124,15 +121,24 @@ class _Origin:
     ) -> tuple[tuple[Descriptor, ...], str]:
         remote = self._remote
         document = referring.stand_in(operation)
-        async with remote.open(remote.ask(document, "GET"), trace) as reply:
-            data = await remote.read(reply, MAX_DOCUMENT)
-            headers, origin = reply.headers, reply.origin
+        try:
+            async with remote.open(remote.ask(document, "GET"), trace) as reply:
+                data = await remote.read(reply, MAX_DOCUMENT)
+                headers, origin = reply.headers, reply.origin
+        except NotFound:
+            return (), ""
 
         def read() -> tuple[Descriptor, ...]:
             facts = remote.format.check(document, headers, data)
             return referring.listed(operation, facts.media_type, data)
 
         return (await trio.to_thread.run_sync(read) if len(data) > _LONG else read()), origin
+
+    def keeps_none(self, operation: Referrers) -> bool:
+        """For what is kept here itself: there is no end of digests that a stranger may ask about."""
+        remote = self._remote
+        assert remote.format.referring is not None, "a format that asks for referrers has them"
+        return remote.stock.catalog.file(remote.name, remote.format.referring.about(operation).path) is not None
 
     def encode(self, items: tuple[Descriptor, ...]) -> bytes:
         return b"[" + b",".join(item.json for item in items) + b"]"

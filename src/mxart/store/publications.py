@@ -44,6 +44,22 @@ _REFERRERS = """
     SELECT w.digest, f.size, f.media_type, w.kind, n.descriptor
     FROM wanted w JOIN files f ON f.id = w.file JOIN referrers n ON n.file = w.file
     WHERE w.upto <= ? OR w.number = 1 ORDER BY w.digest"""
+# Not its own: what refers to another file or is needed by one, and what only such tags name as match a pattern.
+_OWNED = """
+    SELECT 1 FROM packages p JOIN repositories r ON r.id = p.repository
+    WHERE r.name = ? AND p.name = ? AND (
+        EXISTS (SELECT 1 FROM tags t WHERE t.package = p.id AND t.name NOT GLOB ?)
+        OR EXISTS (
+            SELECT 1 FROM files f
+            WHERE f.package = p.id
+              AND EXISTS (SELECT 1 FROM links l WHERE l.file = f.id)
+              AND NOT EXISTS (SELECT 1 FROM referrers n WHERE n.file = f.id)
+              AND NOT EXISTS (
+                  SELECT 1 FROM links l JOIN files other ON other.id = l.file
+                  WHERE l.digest = f.digest AND other.package = p.id)
+              AND NOT EXISTS (
+                  SELECT 1 FROM tags t JOIN versions v ON v.id = t.version
+                  WHERE v.package = p.id AND v.digest = f.digest)))"""
 _TAG_NAMES = """
     SELECT name FROM tags
     WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
@@ -116,6 +132,9 @@ class SqlitePublications:
             _REFERRERS, (repository, package, subject, after, artifact_type, artifact_type, limit, max_bytes)
         )
         return [ReferrerRecord(as_digest(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
+
+    def owned(self, repository: str, package: str, companions: str) -> bool:
+        return bool(self._catalog.ask(_OWNED, (repository, package, companions)))
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         rows: list[tuple[str, str, str]] = self._catalog.ask(_HOLDERS, (str(digest), limit))

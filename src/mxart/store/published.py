@@ -161,6 +161,14 @@ class Publications(Protocol):
         """
         ...
 
+    def owned(self, repository: str, package: str, companions: str) -> bool:
+        """Whether something is published under this name that is more than a remark on files of others.
+
+        A remark is a file that refers to another one, or is known only by tags that match `companions`, a GLOB pattern
+        of SQLite's; and what such a file needs.  Files that have no links are taken for what some other needs.
+        """
+        ...
+
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         """Names under which these bytes are kept, in any repository."""
         ...

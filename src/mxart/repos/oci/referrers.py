@@ -130,6 +130,9 @@ def _descriptor(item: bytes) -> Descriptor:
 class Pointers:
     """See repos.base.Referring."""
 
+    # The tag of a list (tag_of), and cosign's of before there were referrers: that and .sig, .att or .sbom.
+    companions = "sha[0-9][0-9][0-9]-" + 64 * "[0-9a-f]" + "*"
+
     def ask(self, operation: Referrers, following: str | None) -> Ask:
         path = f"v2/{operation.path}" + (f"?{following}" if following else "")
         fields = Headers((("accept", media.INDEX), ("accept-encoding", "identity")))
