@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from random import uniform
+
+import trio
+from msgspec import structs
+
 from mxart.config import Config, parse_size
+from mxart.errors import MxartError
+from mxart.store.catalog import SqliteCatalog
 from mxart.store.paths import DataPaths, stores
+from mxart.store.space.evict import is_over
+from mxart.store.space.leader import begin_schedule, is_due, last_finished
+from mxart.store.space.process import run_round
+from mxart.store.space.round import Busy
 from mxart.store.space.task import Member, Task
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
+_RETRY_SECONDS = 60.0  # after a failure
 
 _PARTS = {"oci": "blobs"}
 """By format: where files lie that exist only for those which link them (Member.part)."""
@@ -31,3 +49,48 @@ def space_task(config: Config, *, grace: float | None = None, dry_run: bool = Fa
         grace=config.gc.grace_seconds if grace is None else grace,
         dry_run=dry_run,
     )
+
+
+async def keep_space(config: Config, catalog: SqliteCatalog) -> None:
+    """Evict where a cache has become too large, and do a whole round when it is due. Runs until cancelled.
+
+    Every worker does this; who is first does it for all.
+    """
+    task = space_task(config)
+    capped = [member for member in task.members if member.max_bytes is not None]
+    every = config.gc.every_seconds
+    if every and last_finished(task.lock) is None:
+        begin_schedule(task.lock)
+    look_at = 0.0
+
+    def over(member: Member) -> bool:
+        return is_over(catalog.held(member.name)[1], member)
+
+    while True:
+        # Workers that were started at the same moment do not look at the same moment.
+        await trio.sleep(_LOOK_SECONDS * uniform(0.75, 1.25))  # noqa: S311  # nobody's secret
+        now = time.time()
+        if now < look_at <= now + _RETRY_SECONDS:
+            continue
+        try:
+            if is_due(last_finished(task.lock), now, every) and await _round(task):
+                continue
+            if any(over(member) for member in capped):
+                await _round(structs.replace(task, only_evict=True))
+                if any(over(member) for member in capped):  # what is left is needed, or another process is at it
+                    look_at = time.time() + _RETRY_SECONDS
+        except (MxartError, OSError) as error:
+            log.warning("space is not given back: %s", error)
+            look_at = time.time() + _RETRY_SECONDS
+
+
+async def _round(task: Task) -> bool:
+    """Whether it was done here."""
+    try:
+        report = await run_round(task)
+    except Busy:
+        await trio.sleep(_LOOK_SECONDS)
+        return False
+    freed = report.freed
+    log.info("gave back %d bytes in %d files, in %.1f s", freed.bytes, freed.files, report.seconds)
+    return True

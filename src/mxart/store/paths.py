@@ -5,7 +5,7 @@
     <data>/                           0700, all that must survive
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
         generation                    a number that all processes map: whether anything has changed (module generation)
-        gc                            flock(2) on it elects who gives space back; its time says when that was finished
+        gc, gc-evict                  flock(2) elects who gives space back; the time of `gc`: when that was finished
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         jobs/                         0700, long work that was asked for: its state, who runs it, a wish to end it

@@ -7,6 +7,7 @@ cache is over its size, it is brought down to nine tenths of it, so that not eve
 
 from __future__ import annotations
 
+import heapq
 import logging
 from dataclasses import dataclass
 
@@ -25,26 +26,35 @@ _SETTLE_SECONDS = 10.0  # a file this young may be about to get a name
 _NEEDED = """
     SELECT 1 FROM links l CROSS JOIN files m ON m.id = l.file
     WHERE l.digest = f.digest AND m.package = f.package AND m.digest <> f.digest"""
-_OLDEST = f"""
-    SELECT f.package, f.digest, max(f.size), max(max(f.created, coalesce(u.last, 0))) AS used
+_UNITS = f"""
+    SELECT max(max(f.created, coalesce(u.last, 0))) AS used, f.package, f.digest, max(f.size)
     FROM files f LEFT JOIN uses u ON u.file = f.id
-    WHERE f.repository = (SELECT id FROM repositories WHERE name = ?) AND NOT EXISTS ({_NEEDED})
-    GROUP BY f.package, f.digest ORDER BY used, f.package, f.digest LIMIT {BATCH}"""  # noqa: S608  # of our own words
+    WHERE NOT EXISTS ({_NEEDED}) AND """  # noqa: S608  # of our own words
+_OLDEST = f"""
+    {_UNITS} f.repository = (SELECT id FROM repositories WHERE name = ?)
+    GROUP BY f.package, f.digest ORDER BY used, f.package, f.digest LIMIT {BATCH}"""  # noqa: S608  # as above
+_ONE = f"{_UNITS} f.package = ? AND f.digest = ? GROUP BY f.package, f.digest"
+_LINKED = """
+    SELECT DISTINCT l.digest FROM files f JOIN links l ON l.file = f.id WHERE f.package = ? AND f.digest = ?"""
 _DROP = f"""
-    DELETE FROM files WHERE package = :package AND digest = :digest AND NOT EXISTS (
+    DELETE FROM files WHERE package = ? AND digest = ? AND NOT EXISTS (
         SELECT 1 FROM files f WHERE f.id = files.id AND EXISTS ({_NEEDED}))"""  # noqa: S608  # as above
+_DROP_VERSION = "DELETE FROM versions WHERE package = ? AND digest = ?"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Unit:
+    """Files of a package with the same digest. In the order in which they go."""
+
+    used: float
     package: int
     digest: str
     size: int
 
 
-def is_over(held: Freed, member: Member) -> bool:
-    """Whether a repository holds more than it may."""
-    return member.max_bytes is not None and held.bytes > member.max_bytes
+def is_over(held: int, member: Member) -> bool:
+    """Whether a repository holds more bytes than it may."""
+    return member.max_bytes is not None and held > member.max_bytes
 
 
 def evict(
@@ -62,7 +72,7 @@ def evict(
     """
     ledger.look_around(task.stores)
     held = ledger.held(member.name)
-    if member.max_bytes is None or not is_over(held, member):
+    if member.max_bytes is None or not is_over(held.bytes, member):
         return
     target = int(member.max_bytes * TARGET)
     if task.dry_run:
@@ -93,22 +103,28 @@ def evict(
 
 
 def _oldest(ledger: Ledger, repository: str) -> list[_Unit]:
-    return [_Unit(package, digest, size) for package, digest, size, _ in ledger.rows(_OLDEST, (repository,))]
+    return [_Unit(*row) for row in ledger.rows(_OLDEST, (repository,))]
 
 
 def _drop(ledger: Ledger, repository: str, units: list[_Unit], target: int) -> list[_Unit]:
-    """Delete the first of them, until the target is reached; returns which. One transaction."""
+    """Delete the oldest of these, and of what only they needed, until the target is reached; returns which.
+
+    One transaction, of a batch at most.
+    """
     gone: list[_Unit] = []
+    heapq.heapify(units)
     with ledger.writing() as db:
-        for unit in units:
-            if ledger.held(repository).bytes <= target:
-                break
-            if db.execute(_DROP, {"package": unit.package, "digest": unit.digest}).rowcount:
-                db.execute(
-                    "DELETE FROM versions WHERE package = :package AND digest = :digest",
-                    {"package": unit.package, "digest": unit.digest},
-                )
-                gone.append(unit)
+        while units and len(gone) < BATCH and ledger.held(repository).bytes > target:
+            unit = heapq.heappop(units)
+            names = (unit.package, unit.digest)
+            linked = db.execute(_LINKED, names).fetchall()
+            if not db.execute(_DROP, names).rowcount:
+                continue  # it was needed meanwhile, or is gone
+            db.execute(_DROP_VERSION, names)
+            gone.append(unit)
+            for (digest,) in linked:
+                for row in db.execute(_ONE, (unit.package, digest)).fetchall():
+                    heapq.heappush(units, _Unit(*row))
         ledger.forget_empty({unit.package for unit in gone})
     if gone:
         ledger.tell()

@@ -30,6 +30,11 @@ def finished(path: str, now: float) -> None:
     os.utime(path, (now, now))
 
 
+def begin_schedule(path: str) -> None:
+    """Before the first round ever: the time begins to pass now. Raises OSError."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def last_finished(path: str) -> float | None:
     """When the last round was over, in seconds since the epoch; None if there was none."""
     try:
@@ -39,7 +44,7 @@ def last_finished(path: str) -> float | None:
 
 
 def is_due(last: float | None, now: float, every: float) -> bool:
-    """Whether another round is to begin; after a first start, only when the time has passed once."""
+    """Whether another round is to begin; `every` in seconds, 0: never."""
     if every <= 0 or last is None:
         return False
     return now >= last + every or last > now + _AHEAD

@@ -6,6 +6,8 @@ import os
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from mxart.store.space.evict import evict
 from mxart.store.space.gc import collect
 from mxart.store.space.leader import finished, leading
 from mxart.store.space.ledger import Ledger
-from mxart.store.space.task import Pause, Report, Task, Tell, ignore_progress, no_pause
+from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
 
 _NICENESS = 10
 
@@ -30,41 +32,60 @@ class Failed(MxartError):
 
 
 def once(task: Task, tell: Tell = ignore_progress, pause: Pause = no_pause) -> Report:
-    """Evict, then collect. Blocks, for minutes perhaps. Raises Busy, Failed, ConfigError."""
+    """Evict, then collect. Blocks, for minutes perhaps. Raises Busy, Failed, ConfigError.
+
+    A collection may be long, and a cache that grows must not wait for it: evictions have an election of their own.
+    """
     try:
-        with leading(task.lock) as alone:
-            if not alone:
-                raise Busy("another process is giving space back already; wait for its end")
-            report = _round(task, tell, pause)
-            if not task.dry_run:
-                finished(task.lock, time.time())
-            return report
+        with _ledger(task) as ledger:
+            if task.only_evict:
+                report = Report(dry_run=task.dry_run)
+                if not _evict(task, ledger, report, tell, pause):
+                    raise Busy("another process is evicting already; wait for its end")
+                return report
+            with leading(task.lock) as alone:
+                if not alone:
+                    raise Busy("another process is giving space back already; wait for its end")
+                return _all(task, ledger, tell, pause)
     except sqlite3.Error as error:
         raise Failed(f"{task.catalog}: {error}") from error
     except OSError as error:
         raise Failed(f"{error.filename or task.lock}: {error.strerror or error}") from error
 
 
-def _round(task: Task, tell: Tell, pause: Pause) -> Report:
+@contextmanager
+def _ledger(task: Task) -> Iterator[Ledger]:
     generation = Generation.outside(Path(task.generation))
     try:
         ledger = Ledger(Path(task.catalog), generation, task.members)
         try:
-            evictions = Report(dry_run=task.dry_run)
-            for member in task.members:
-                evict(task, ledger, member, time.time(), evictions, tell, pause)
-            report = collect(task, ledger, time.time(), tell, pause)
+            yield ledger
         finally:
             ledger.close()
     finally:
         generation.close()
-    report.evicted = evictions.evicted
-    for store, freed in evictions.blobs.items():
-        mine = report.blobs.setdefault(store, freed)
-        if mine is not freed:
-            mine.files += freed.files
-            mine.bytes += freed.bytes
+
+
+def _all(task: Task, ledger: Ledger, tell: Tell, pause: Pause) -> Report:
+    evicted = Report()
+    _evict(task, ledger, evicted, tell, pause)
+    report = collect(task, ledger, time.time(), tell, pause)
+    report.evicted = evicted.evicted
+    for store, freed in evicted.blobs.items():
+        mine = report.blobs.setdefault(store, Freed())
+        mine.files += freed.files
+        mine.bytes += freed.bytes
+    if not task.dry_run:
+        finished(task.lock, time.time())
     return report
+
+
+def _evict(task: Task, ledger: Ledger, report: Report, tell: Tell, pause: Pause) -> bool:
+    """Whether this process was the one to do it."""
+    with leading(f"{task.lock}-evict") as alone:
+        for member in task.members if alone else ():
+            evict(task, ledger, member, time.time(), report, tell, pause)
+        return alone
 
 
 class Breaths:
@@ -87,11 +108,33 @@ def be_nice() -> None:
     os.nice(_NICENESS)
 
 
-def main() -> None:
-    """A process of its own for one round: the task as JSON on standard input; on standard output a line for each step.
+class Step(msgspec.Struct, tag="step"):
+    """How far the process is."""
 
-    A line is `[done, total, what]`, the last one the report, or `{"error": ...}`.
-    """
+    done: int
+    total: int | None
+    what: str
+
+
+class Done(msgspec.Struct, tag="done"):
+    """It is over."""
+
+    report: Report
+
+
+class Ended(msgspec.Struct, tag="ended"):
+    """It could not be done. `busy`: because another process is at it."""
+
+    error: str
+    busy: bool
+
+
+Line = Step | Done | Ended
+"""What a process says on its standard output, a line of JSON each; the last one is no Step."""
+
+
+def main() -> None:
+    """A process of its own for one round: the task as JSON on standard input, lines on standard output."""
     be_nice()
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     last = 0.0
@@ -100,15 +143,15 @@ def main() -> None:
         nonlocal last
         if (now := time.monotonic()) - last > 0.1 or done == total:
             last = now
-            _say((done, total, what))
+            _say(Step(done, total, what))
 
     try:
-        _say(once(task, tell, Breaths()))
+        _say(Done(once(task, tell, Breaths())))
     except MxartError as error:
-        _say({"error": str(error), "busy": isinstance(error, Busy)})
+        _say(Ended(str(error), isinstance(error, Busy)))
 
 
-def _say(what: object) -> None:
+def _say(what: Line) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(what) + b"\n")
     sys.stdout.buffer.flush()
 

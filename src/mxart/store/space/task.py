@@ -37,6 +37,7 @@ class Task(msgspec.Struct, frozen=True):
     members: tuple[Member, ...]
     grace: float = 24 * 3600.0
     dry_run: bool = False
+    only_evict: bool = False
 
     def root(self, store: str) -> Path:
         """The root folder of a store."""
