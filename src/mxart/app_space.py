@@ -13,6 +13,7 @@ from mxart.config import Config, parse_size
 from mxart.errors import MxartError
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.paths import DataPaths, stores
+from mxart.store.quotas import Quotas
 from mxart.store.space.evict import is_over
 from mxart.store.space.leader import begin_schedule, is_due, last_finished
 from mxart.store.space.process import run_round
@@ -51,6 +52,13 @@ def space_task(config: Config, *, grace: float | None = None, dry_run: bool = Fa
     )
 
 
+def quotas_of(config: Config) -> Quotas:
+    """How much each local repository may hold."""
+    return Quotas(
+        {name: parse_size(item.quota) for name, item in config.repositories.items() if item.quota is not None}
+    )
+
+
 async def keep_space(config: Config, catalog: SqliteCatalog) -> None:
     """Evict where a cache has become too large, and do a whole round when it is due. Runs until cancelled.
 
@@ -78,7 +86,7 @@ async def keep_space(config: Config, catalog: SqliteCatalog) -> None:
             if any(over(member) for member in capped):
                 await _round(structs.replace(task, only_evict=True))
                 if any(over(member) for member in capped):  # what is left is needed, or another process is at it
-                    look_at = time.time() + _RETRY_SECONDS
+                    look_at = time.time() + 5 * _LOOK_SECONDS
         except (MxartError, OSError) as error:
             log.warning("space is not given back: %s", error)
             look_at = time.time() + _RETRY_SECONDS

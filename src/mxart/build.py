@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trio
 
+from mxart.app_space import keep_space, quotas_of
 from mxart.config import Config
 from mxart.config import Repository as Settings
 from mxart.errors import ConfigError
@@ -101,7 +102,7 @@ class Parts:
         self._trust = trust
         self._pseudonym = pseudonym
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
-        self._publications = SqlitePublications(self._catalog)
+        self._publications = SqlitePublications(self._catalog, quotas_of(config))
         self.contents = Contents(DataPaths(config.data).catalog)
         self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
@@ -127,6 +128,7 @@ class Parts:
         for transfers in self._transfers.values():
             await nursery.start(transfers.run)
         nursery.start_soon(keep_house, self._catalog, tuple(self._paths.values()))
+        nursery.start_soon(keep_space, self._config, self._catalog)
         settings = self._config.repositories
         groups = {name: item.members for name, item in settings.items() if item.kind == "group"}
         for name, item in settings.items():

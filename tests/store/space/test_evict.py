@@ -144,12 +144,14 @@ async def test_a_cache_that_may_hold_nothing_is_empty_and_so_is_its_catalog(hous
     assert house.counted_right()
 
 
-async def test_nothing_that_was_put_this_moment_loses_its_file(house: Warehouse) -> None:
+async def test_what_came_this_moment_waits_for_the_next_round(house: Warehouse) -> None:
     """It may be about to get another name, in a repository that keeps what it has."""
-    blob = await cached(house, "young", 600, NOW - 1)
+    blob = await cached(house, "young", 600, NOW - 0.5)
     run(house, 100)
+    assert house.names("cache") == {f"app/blobs/{blob}"}
+    run(house, 100, NOW + 1)
     assert house.names("cache") == set()
-    assert house.has(blob)
+    assert not house.has(blob)
 
 
 Cached = st.lists(

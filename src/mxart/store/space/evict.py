@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mxart.digest import Digest
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 EVICTING = "making room in caches"
 TARGET = 0.9
-_SETTLE_SECONDS = 10.0  # a file this young may be about to get a name
+_SETTLE_SECONDS = 1.0  # a file this young may be about to get a name: it comes up in the next round
 
 _NEEDED = """
     SELECT 1 FROM links l CROSS JOIN files m ON m.id = l.file
@@ -82,19 +83,24 @@ def evict(
     evicted = report.evicted.setdefault(member.name, Freed())
     blobs = report.blobs.setdefault(member.store, Freed())
     excess = held.bytes - target
+    before = now - _SETTLE_SECONDS
+
+    def young(digest: str) -> bool:
+        return shelves.is_young(Digest.parse(digest), before)
+
     while held.bytes > target:
         oldest = _oldest(ledger, member.name)
         pause("listed")
-        gone = _drop(ledger, member.name, oldest, target)
+        gone = _drop(ledger, member.name, oldest, target, young)
         pause("evicted")
         files = [Loose(Digest.parse(unit.digest), unit.size) for unit in gone]
-        for file in shelves.sweep(ledger, files, now - _SETTLE_SECONDS):
+        for file in shelves.sweep(ledger, files, before):
             blobs.add(file.size)
         pause("swept")
         for unit in gone:
             evicted.add(unit.size)
         if not gone:
-            return  # all that is left is used by somebody this very moment
+            return  # all that is left came this very moment
         held = ledger.held(member.name)
         tell(min(excess, excess - (held.bytes - target)), excess, EVICTING)
     log.info(
@@ -106,7 +112,9 @@ def _oldest(ledger: Ledger, repository: str) -> list[_Unit]:
     return [_Unit(*row) for row in ledger.rows(_OLDEST, (repository,))]
 
 
-def _drop(ledger: Ledger, repository: str, units: list[_Unit], target: int) -> list[_Unit]:
+def _drop(
+    ledger: Ledger, repository: str, units: list[_Unit], target: int, young: Callable[[str], bool]
+) -> list[_Unit]:
     """Delete the oldest of these, and of what only they needed, until the target is reached; returns which.
 
     One transaction, of a batch at most.
@@ -118,8 +126,8 @@ def _drop(ledger: Ledger, repository: str, units: list[_Unit], target: int) -> l
             unit = heapq.heappop(units)
             names = (unit.package, unit.digest)
             linked = db.execute(_LINKED, names).fetchall()
-            if not db.execute(_DROP, names).rowcount:
-                continue  # it was needed meanwhile, or is gone
+            if young(unit.digest) or not db.execute(_DROP, names).rowcount:
+                continue  # or it was needed meanwhile, or is gone
             db.execute(_DROP_VERSION, names)
             gone.append(unit)
             for (digest,) in linked:

@@ -62,6 +62,13 @@ class Shelves:
             return None
         return Loose(digest, found.st_size) if found.st_mtime < before else None
 
+    def is_young(self, digest: Digest, before: float) -> bool:
+        """Whether the file is there and has not come before a time."""
+        try:
+            return os.stat(self._paths.blob(digest)).st_mtime >= before
+        except FileNotFoundError:
+            return False
+
     def sweep(self, ledger: Ledger, files: list[Loose], before: float) -> list[Loose]:
         """Remove those of them that still have no row, and came before a time; returns which. One transaction.
 
