@@ -39,25 +39,32 @@ from mxart.store.catalog import SqliteCatalog
 from mxart.store.contents import Contents
 from mxart.store.paths import DataPaths, JobPaths, StorePaths
 from mxart.store.publications import SqlitePublications
+from mxart.store.space.task import Freed, Report, Tell
 from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
 from mxart.store.uploads import DiskUploads
+from mxart.upstream.dial import Dialer
 from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
 from mxart.web.operations import PREFIX
+from mxart.web.replication import Copying
 from mxart.web.table import Services, make_api
 
 CONFIG = """
+[replicate]
+targets = ["http://127.0.0.1:9"]
 [repository.hub]
 format = "oci"
 kind = "proxy"
 upstream = "https://registry.example"
+max_bytes = "1GiB"
 hosts = ["docker.io"]
 path = "/docker.io"
 [repository.own]
 format = "oci"
 kind = "local"
 path = "/"
+quota = "1MiB"
 [repository.all]
 format = "oci"
 kind = "group"
@@ -130,12 +137,24 @@ class ApiWorld:
         self.management = Management(self.directory, self.paths.admin_password)
         self.management.make_administrator()
         self.jobs = Jobs(JobPaths(config.data))
-        self.api = make_api(Services(config, self.contents, self.repositories, self.jobs, self.management))
+        self.rounds: list[tuple[float | None, bool]] = []
+        copying = Copying(Dialer(config.upstreams), config.data / "replications", config.replicate)
+        services = Services(
+            config, self.contents, self.repositories, self.jobs, self._collect, copying, self.management
+        )
+        self.api = make_api(services)
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
         self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))
         self.document: dict[str, Any] = described
         self.called: set[str] = set()
+
+    async def _collect(self, grace: float | None, dry_run: bool, tell: Tell) -> Report:
+        """A round that takes something away."""
+        self.rounds.append((grace, dry_run))
+        await trio.lowlevel.checkpoint()
+        tell(1, 1, "own")
+        return Report(dry_run, {"own": Freed(2, 300)}, {"hub": Freed(1, 50)}, {"default": Freed(3, 350)})
 
     async def handle(
         self,

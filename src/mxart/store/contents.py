@@ -54,6 +54,8 @@ _TOTAL = """
     SELECT sum(size) FROM (SELECT max(f.size) AS size FROM reached r
                            JOIN files f ON f.package = ?1 AND f.digest = r.digest GROUP BY r.digest)"""
 
+_USAGE = "SELECT r.name, u.files, u.bytes FROM usage u JOIN repositories r ON r.id = u.repository"
+
 _T = TypeVar("_T")
 
 
@@ -104,6 +106,10 @@ class Contents:
     def has_package(self, repository: str, package: str) -> bool:
         """Whether anything of it is kept. Microseconds."""
         return bool(_ask(self._connected(), _HAS_PACKAGE, (repository, package)))
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Distinct files and their bytes, by repository; one that never held anything is not there. Microseconds."""
+        return {name: (files, size) for name, files, size in _ask(self._connected(), _USAGE, ())}
 
     async def tags(self, repository: str, package: str, after: str, limit: int) -> list[KeptTag]:
         """Tags in ASCII order, those after `after`."""

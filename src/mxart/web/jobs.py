@@ -25,7 +25,7 @@ import msgspec
 import trio
 
 from mxart.atomic import locked_directory, write_atomically
-from mxart.errors import Conflict, NotFound, Problem, TooManyRequests, UpstreamUnavailable
+from mxart.errors import Conflict, MxartError, NotFound, TooManyRequests, UpstreamUnavailable
 from mxart.store.paths import JobPaths, make_private
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ Tell = Callable[[int, int | None, str], None]
 """How far it is: done, of how many if that is known, and at what. Cheap; from any thread."""
 Result = Mapping[str, int | str]
 Work = Callable[[Tell], Awaitable[Result]]
-"""Does it, and says what came of it. Raises Problem. Cancelled: what is done is done, the rest is not begun."""
+"""Does it, and says what came of it. Raises MxartError. Cancelled: what is done is done, the rest is not begun."""
 State = Literal["running", "done", "failed", "cancelled", "interrupted"]
 
 
@@ -224,8 +224,8 @@ class Jobs:
                 nursery.start_soon(self._watch, run, nursery.cancel_scope)
                 try:
                     run.ends("done", result=await work(run.tell))
-                except Problem as problem:
-                    run.ends("failed", problem.message)
+                except MxartError as error:
+                    run.ends("failed", str(error))
                 except Exception:
                     log.exception("job %s failed", job.id)
                     run.ends("failed", "internal error; the server's log tells more")

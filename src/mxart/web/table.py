@@ -15,8 +15,10 @@ from mxart.web.job_operations import JobOperations
 from mxart.web.jobs import Jobs
 from mxart.web.operations import Operation, Record
 from mxart.web.own_accounts import OwnAccounts
+from mxart.web.replication import Copying, ReplicationOperations
 from mxart.web.repositories import RepositoryOperations
 from mxart.web.shelves import Shelves
+from mxart.web.space import Collect, SpaceOperations
 from mxart.web.users import UserOperations
 from mxart.web.versions import VersionOperations
 
@@ -37,7 +39,9 @@ class Services:
     contents: Contents
     repositories: Mapping[str, Repository]
     jobs: Jobs
-    management: Management | None = None  # None: there are no users
+    collect: Collect | None = None  # and so on: None where there is no such thing
+    copying: Copying | None = None
+    management: Management | None = None
 
 
 def make_api(services: Services) -> Api:
@@ -48,6 +52,10 @@ def make_api(services: Services) -> Api:
         VersionOperations(shelves, services.repositories),
         JobOperations(services.jobs),
     ]
+    if services.collect is not None:
+        parts.append(SpaceOperations(shelves, services.jobs, services.collect))
+    if services.copying is not None:
+        parts.append(ReplicationOperations(services.repositories, services.jobs, services.copying))
     if services.management is not None:
         parts += [UserOperations(services.management), OwnAccounts(services.management)]
     return Api(line for part in parts for line in part.operations())
