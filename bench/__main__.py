@@ -34,6 +34,12 @@ QUESTIONS = (
     "start",
     "workers",
     "dns_queries",
+    "push_large",
+    "push_small",
+    "closing_put",
+    "tags_list",
+    "token_checks",
+    "gc_pause",
 )
 
 

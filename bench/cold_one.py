@@ -32,6 +32,7 @@ from bench.harness import (
     origin,
     proxy_of,
     through,
+    touch,
     workers_of,
 )
 from bench.link import FAR, gigabit
@@ -59,7 +60,7 @@ def _measure(bench: Bench, files: Content, link: str, host: str, within: Sequenc
             folder = bench.fresh("mxart")
             with bench.ours(proxy_of(upstream.url), workers=1, folder=folder) as server:
                 subprocess.run(["curl", "-sf", "-o", "/dev/null", through(server, files.manifest)], check=True)
-                _touch(folder / "touched", 2 * size)
+                touch(folder, 2 * size)
                 before = _processor(server)
                 ours.append(download(through(server, files.blob), size))
                 processor.append(_processor(server) - before)
@@ -80,15 +81,6 @@ def _measure(bench: Bench, files: Content, link: str, host: str, within: Sequenc
         ),
         Row(f"{work}: processor time", f"{statistics.median(processor):.2f} s"),
     ]
-
-
-def _touch(path: Path, size: int) -> None:
-    """Have the kernel use so much page cache, and free it again."""
-    block = bytes(MIB)
-    with path.open("wb") as file:
-        for _ in range(size // MIB):
-            file.write(block)
-    path.unlink()
 
 
 def _processor(server: Mxart) -> float:

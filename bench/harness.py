@@ -260,6 +260,15 @@ def server_certificate(folder: Path) -> tuple[Path, Path]:
     return folder / "cert.pem", folder / "key.pem"
 
 
+def touch(folder: Path, size: int) -> None:
+    """Have the kernel use so much page cache, and free it again (bench/cold_one.py says why)."""
+    block, path = bytes(MIB), folder / "touched"
+    with path.open("wb") as file:
+        for _ in range(size // MIB):
+            file.write(block)
+    path.unlink()
+
+
 # --- load ---
 
 
