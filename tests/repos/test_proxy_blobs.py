@@ -382,7 +382,7 @@ async def test_cancellation_at_every_await_leaks_nothing(world: World) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert not world.blobs.opened
         assert world.upstream.open_replies == 0
-        assert hub._desk._streams._claims == {}
+        assert hub._counter._desk._streams._claims == {}
         if finished:
             return
     pytest.fail("the request never finished")

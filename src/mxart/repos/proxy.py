@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import trio
 
+from mxart.access.base import ANYBODY
+from mxart.errors import UpstreamUnavailable
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
-from mxart.repos.desk import Desk
-from mxart.repos.relay import Relay
+from mxart.repos.counter import Counter
 from mxart.repos.remote import Remote, Rules
-from mxart.repos.stock import Shelf, Stock
+from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream
 
+_MEMORY = 1 << 20
+
 
 class Proxy:
-    """A repository whose truth is upstream.
+    """A repository whose truth is upstream. A caller who may read but not fetch is served what is kept.
 
     `nursery` is the server's: what it runs outlives the requests that caused it.  `origin` makes the
     origin of a download from the question to upstream.
@@ -39,53 +43,60 @@ class Proxy:
     ) -> None:
         self.name = name
         self.format = format
+        self.site = upstream.site if rules.relay != "never" else ""
         remote = Remote(name, format, upstream, stock, Shelf(name, format, stock), nursery, origin, rules, clock)
-        self._desk = Desk(remote)
-        self._desks: tuple[Desk, ...] = (self._desk,)
-        self._relay: Relay | None = None
-        self.site = ""
-        if rules.relay != "never":
-            # Nobody's configuration can give a repository this name. What one caller may not see may be there for
-            # another, so "not found" is remembered for nobody.
-            second = f"{name}~callers"
-            shelf = Shelf(second, format, stock, private=True)
-            private = Desk(replace(remote, name=second, shelf=shelf, rules=replace(rules, negative_ttl=0.0)))
-            self._desks = (self._desk, private)
-            self._relay = Relay(self._desk, private)
-            self.site = upstream.site
+        self._counter = Counter(remote)
+        # For callers who may not have upstream asked. What is stale to them is not so to others: a memory of its own.
+        stock = replace(stock, memory=Memory(_MEMORY))
+        shelf = Shelf(name, format, stock)
+        self._kept = Counter(replace(remote, stock=stock, shelf=shelf, rules=replace(rules, offline=True)))
 
     def owns(self, package: str) -> bool:
         """Nothing is published in a proxy."""
         return False
 
     def holds(self, package: str) -> bool:
-        return any(desk.holds(package) for desk in self._desks)
-
-    async def admit(self, caller: Caller, trace: Trace) -> None:
-        if self._relay is not None:
-            await self._relay.admit(caller, trace)
-
-    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
-        operation = self.format.adopt(operation)
-        if self._relay is None or not self._relay.wary(operation):
-            found = self._desk.remembered(operation, trace)
-            if found is not None:
-                return found
-        if self._relay is not None:
-            return await self._relay.file(operation, trace, caller)
-        return await self._desk.file(operation, trace)
-
-    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
-        operation = self.format.adopt(operation)
-        if self._relay is not None:
-            return await self._relay.listing(operation, trace, caller)
-        return await self._desk.listing(operation, trace)
-
-    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
-        operation = self.format.adopt(operation)
-        if self._relay is not None:
-            return await self._relay.referrers(operation, trace, caller)
-        return await self._desk.referrers(operation, trace)
+        return self._counter.holds(package)
 
     def publisher(self) -> None:
         """Nothing is published in a proxy."""
+
+    async def admit(self, caller: Caller, trace: Trace) -> None:
+        await self._counter.admit(caller, trace)
+
+    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
+        operation = self.format.adopt(operation)
+        found = self._counter.remembered(operation, trace)
+        if found is not None:
+            return found
+        if self._may_fetch(operation, caller):
+            return await self._counter.file(operation, trace, caller)
+        with self._refusing(operation, caller):
+            return await self._kept.file(operation, trace, caller)
+
+    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
+        operation = self.format.adopt(operation)
+        if self._may_fetch(operation, caller):
+            return await self._counter.listing(operation, trace, caller)
+        with self._refusing(operation, caller):
+            return await self._kept.listing(operation, trace, caller)
+
+    async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
+        operation = self.format.adopt(operation)
+        if self._may_fetch(operation, caller):
+            return await self._counter.referrers(operation, trace, caller)
+        with self._refusing(operation, caller):
+            return await self._kept.referrers(operation, trace, caller)
+
+    def _may_fetch(self, operation: File | Listing | Referrers, caller: Caller) -> bool:
+        grants = caller.grants
+        return grants is ANYBODY or grants.may("fetch", self.name, operation.package)
+
+    @contextmanager
+    def _refusing(self, operation: File | Listing | Referrers, caller: Caller) -> Iterator[None]:
+        """What is not kept is refused by the rule that keeps this caller from having it fetched."""
+        try:
+            yield
+        except UpstreamUnavailable:
+            caller.grants.demand("fetch", self.name, operation.package)
+            raise
