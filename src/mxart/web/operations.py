@@ -16,6 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Generic, Literal, TypeVar, cast, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote
 
@@ -280,4 +281,19 @@ def _told(error: msgspec.ValidationError, kind: type[Record]) -> BadRequest:
             text += f"; known here: {', '.join(known)}" if known else "; there are none here"
         return BadRequest(text, subject=subject)
     text = text[:1].lower() + text[1:]
+    described = _descriptions(kind).get(place, "")
+    text += f" ({described[:1].lower()}{described[1:].removesuffix('.')})" if described else ""
     return BadRequest(f"{place}: {text}" if place else f"the body: {text}", subject=place)
+
+
+@cache  # there are as many as the table has kinds
+def _descriptions(kind: type[Record]) -> dict[str, str]:
+    """What the fields are, where that is said: a pattern alone tells people little."""
+    hints = get_type_hints(kind, include_extras=True)
+    metas = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {
+        name: meta.description
+        for name, found in metas.items()
+        for meta in found
+        if isinstance(meta, Meta) and meta.description
+    }

@@ -72,8 +72,10 @@ class Packages(Record, frozen=True, kw_only=True):
 class RepositoryOperations:
     """Repositories and the names of packages."""
 
-    def __init__(self, shelves: Shelves) -> None:
+    def __init__(self, shelves: Shelves, url: str = "") -> None:
+        """`url` is how clients reach us where it is not what they write (`[access] url`)."""
         self._shelves = shelves
+        self._url = url
 
     def operations(self) -> Iterator[Operation[Record, Record]]:
         """This part of the table."""
@@ -139,7 +141,7 @@ class RepositoryOperations:
 
     def _shown(self, settings: Settings, caller: Caller, request: Request) -> Repository:
         grants = caller.grants
-        here = f"{request.peer.scheme}://{request.authority}"
+        here = self._url or f"{request.peer.scheme}://{request.authority}"
         return Repository(
             name=settings.name,
             format=settings.format,

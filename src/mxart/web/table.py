@@ -48,7 +48,7 @@ def make_api(services: Services) -> Api:
     """The API of one worker."""
     shelves = Shelves(services.config.repositories, services.contents)
     parts: list[Part] = [
-        RepositoryOperations(shelves),
+        RepositoryOperations(shelves, services.config.access.url),
         VersionOperations(shelves, services.repositories),
         JobOperations(services.jobs),
     ]
