@@ -72,6 +72,10 @@ class Trust:
                 settings.password or _secret(settings.password_file, f"repository.{name}.password_file"),
                 settings.token or _secret(settings.token_file, f"repository.{name}.token_file"),
             )
+        try:
+            ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
+        except ConfigError as error:
+            raise ConfigError(f"replicate.ca_file: {error}") from None
         return cls(tls, credentials)
 
 

@@ -48,8 +48,12 @@ def check(config: Config) -> Iterator[Fault]:
 
 def _replicate(config: Config) -> Iterator[Fault]:
     for index, url in enumerate(config.replicate.targets):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        match = re.fullmatch(r"https?://([^/?#@]+)/?", url)
+        try:
+            host = parse_address(match[1], default_port=443)[0].lower() if match is not None else ""
+        except ValueError:
+            host = ""
+        if not _HOST.match(host) and not _is_address(host):
             yield f"replicate.targets[{index}]", f"{url!r} is no registry: write https://host or https://host:port"
 
 

@@ -14,6 +14,7 @@ from kit.registry import OCI_INDEX, OCI_MANIFEST, Blob, Image, image
 from kit.target import FakeTarget, fake_target
 from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, redirect, say
 from mxart.config import Upstreams
+from mxart.digest import Digest
 from mxart.errors import MxartError
 from mxart.replicate.engine import Outcome, Replication, Wish
 from mxart.replicate.memo import Memo
@@ -471,3 +472,56 @@ async def test_a_registry_for_manifests_that_redirects_blobs_is_read_as_clients_
         await copy(source, target)
         assert arrived(target, app)
         assert [seen.headers.get("range") for seen in cdn.requests] == [None, "bytes=300000-"]
+
+
+async def test_a_blob_without_a_byte_arrives(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
+    empty = Blob("application/vnd.oci.image.layer.v1.tar", b"")
+    fields = json.loads(app.manifest.data)
+    fields["layers"] = [empty.descriptor()]
+    item = Image(Blob(OCI_MANIFEST, json.dumps(fields).encode()), app.config, (empty,))
+    offer(source, item)
+    await copy(source, target)
+    assert arrived(target, item)
+
+
+async def test_a_digest_of_another_algorithm_is_said_at_the_beginning(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    digest = str(Digest.of(app.config.data, "sha512"))
+    fields = json.loads(app.manifest.data)
+    fields["config"]["digest"] = digest
+    fields["layers"] = []
+    manifest = Blob(OCI_MANIFEST, json.dumps(fields).encode())
+    offer_manifest(source, manifest, "1")
+    source.on(f"/v2/app/blobs/{digest}", say(app.config.data))
+    with pytest.raises(MxartError, match="DIGEST_INVALID"):  # this target knows sha256 only
+        await copy(source, target)
+    assert target.asked("POST")[0].target.endswith("?digest-algorithm=sha512")
+
+
+async def test_a_tag_that_goes_while_all_are_copied_is_told_and_the_others_arrive(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    source.on("/v2/app/tags/list", say(json.dumps({"name": "app", "tags": ["0", "1"]})))
+    reading = Remote("source", [source.url], Dialer(Upstreams()), patience=QUICK)
+    writing = Remote("target", [target.url], Dialer(Upstreams()), patience=QUICK)
+    replication = Replication(
+        Source(UpstreamOpener(reading), "app", "source/app"), Target(writing, "team/app"), Memo(None)
+    )
+    outcome = await replication.run(await replication.every_tag())
+    assert arrived(target, app)
+    assert (outcome.tags, outcome.notes) == (["1"], ["0 has gone since it was listed"])
+    await reading.aclose()
+    await writing.aclose()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(
+    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
+) -> None:
+    offer(source, app)
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    with pytest.raises(MxartError, match="replications remember there"):
+        await copy(source, target, file / "state")
+    assert target.asked("POST") == []

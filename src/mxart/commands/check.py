@@ -32,6 +32,8 @@ def check(options: Options) -> None:
         click.echo(f"dns         {config.dns.listen} answers {', '.join(config.dns.answer)}")
     for host in config.token_server.hosts:
         click.echo(f"tokens      for {host}")
+    for url in config.replicate.targets:
+        click.echo(f"copies      to {url}")
     click.echo("the configuration is right")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mxart.digest import Digest
+from mxart.errors import NotFound
 from mxart.replicate.manifests import Manifest, Part, referrers_tag, with_referrers
 from mxart.replicate.memo import Memo
 from mxart.replicate.progress import Meter, Progress, silent
@@ -42,10 +43,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """One image: by which tag or digest it is found, and under which tags it is to be there (maybe none)."""
+    """One image: by which tag or digest it is found, and under which tags it is to be there (maybe none).
+
+    `listed`: it comes from a list, so that it is no error if it has gone since.
+    """
 
     reference: str
     tags: tuple[str, ...] = ()
+    listed: bool = False
 
 
 class Replication:
@@ -83,12 +88,15 @@ class Replication:
         self._memo.sweep()
         for wish in wishes:
             self._meter.say(f"reading {wish.reference}")
+            try:
+                root = await self._source.manifest(wish.reference)
+            except NotFound:
+                if not wish.listed:
+                    raise
+                self.outcome.notes.append(f"{wish.reference} has gone since it was listed")
+                continue
             plan = await survey(
-                self._source,
-                wish.reference,
-                platform=self._platform,
-                referrers=self._referrers,
-                at_once=self._at_once,
+                self._source, root, platform=self._platform, referrers=self._referrers, at_once=self._at_once
             )
             await self._send(plan, wish)
         return self.outcome
@@ -96,7 +104,7 @@ class Replication:
     async def every_tag(self) -> list[Wish]:
         """A wish for each tag of the source, but for those that stand for lists of referrers."""
         tags = await self._source.tags()
-        return [Wish(tag, (tag,)) for tag in tags if not _stands_for_referrers(tag)]
+        return [Wish(tag, (tag,), listed=True) for tag in tags if not _stands_for_referrers(tag)]
 
     async def _send(self, plan: Plan, wish: Wish) -> None:
         ordered = [manifest for manifest in plan.ordered if manifest.digest not in self._done]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mxart.config import Replicate
-from mxart.errors import BadRequest, Forbidden
+from mxart.errors import BadRequest, Forbidden, MxartError, Problem, UpstreamFailed
 from mxart.replicate.engine import Outcome, Replication, Wish
 from mxart.replicate.memo import Memo
 from mxart.replicate.openers import Opener, RepositoryOpener, UpstreamOpener
@@ -68,7 +68,7 @@ async def from_registry(
     cannot be read; MxartError for all that goes wrong on the way.
     """
     here, there = parse_place(source), parse_place(target)
-    reading = _remote(here, dialer, source_access, _READING)
+    reading = _remote(here, dialer, source_access, _READING, choice.at_once)
     try:
         opened = Source(UpstreamOpener(reading), here.name, f"{here.registry}/{here.name}")
         mount_from = here.name if here.registry == there.registry and here.name != there.name else ""
@@ -93,7 +93,7 @@ async def from_repository(
     """Copy `name[:tag][@digest]` of a repository of ours to a registry that the configuration allows.
 
     The caller has to `manage` the package, and reads what he may read.  Raises BadRequest, Unauthorized, Forbidden at
-    once, before anything is dialled; then as `from_registry` does.
+    once, before anything is dialled; then other Problems.
     """
     name, tag, digest = parse_image(image)
     caller.grants.demand("manage", repository.name, name)
@@ -102,7 +102,12 @@ async def from_repository(
     opener: Opener = RepositoryOpener(repository, caller)
     opened = Source(opener, name, f"{repository.name}/{name}")
     access = Access(credentials, allowed.ca_file)
-    return await _run(opened, here, there, dialer, state, choice, access, progress, "")
+    try:
+        return await _run(opened, here, there, dialer, state, choice, access, progress, "")
+    except Problem:
+        raise
+    except MxartError as error:
+        raise UpstreamFailed(str(error)) from None
 
 
 def allowed_target(target: str, allowed: Replicate) -> Place:
@@ -148,7 +153,7 @@ async def _run(
     manner = Manner(mount_from=(mount_from,) if mount_from else ())
     if choice.chunk:
         manner = Manner(chunk=choice.chunk, mount_from=manner.mount_from)
-    writing = _remote(there, dialer, access, _WRITING)
+    writing = _remote(there, dialer, access, _WRITING, choice.at_once)
     try:
         replication = Replication(
             source,
@@ -165,7 +170,7 @@ async def _run(
         await writing.aclose()
 
 
-def _remote(place: Place, dialer: Dialer, access: Access, timeouts: Timeouts) -> Remote:
+def _remote(place: Place, dialer: Dialer, access: Access, timeouts: Timeouts, at_once: int) -> Remote:
     return Remote(
         place.registry,
         [place.registry],
@@ -174,4 +179,5 @@ def _remote(place: Place, dialer: Dialer, access: Access, timeouts: Timeouts) ->
         credentials=access.credentials,
         timeouts=timeouts,
         patience=_PATIENCE,
+        concurrency=at_once,
     )

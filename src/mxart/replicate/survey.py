@@ -50,10 +50,9 @@ class Plan:
 
 
 async def survey(
-    source: Source, reference: str, *, platform: str = "", referrers: bool = True, at_once: int = 4
+    source: Source, root: Manifest, *, platform: str = "", referrers: bool = True, at_once: int = 4
 ) -> Plan:
-    """Read every manifest there is to an image. Raises NotFound for a reference that is unknown, else Problems."""
-    root = await source.manifest(reference)
+    """Read every manifest that belongs to an image. Raises Problems."""
     if platform and root.manifests:
         root = await source.manifest(str(choose_platform(root, platform)))
     plan = Plan(root)

@@ -96,7 +96,9 @@ class Target:
 
     async def begin(self, digest: Digest, mount_from: str = "") -> Begun:
         """Begin an upload, or mount the blob from another repository of the same registry where that can be."""
-        query, scope = "", self._scope
+        # Who does not hear the algorithm at the beginning would have to hash all of it again at the end.
+        query = "" if digest.algorithm == "sha256" else f"?digest-algorithm={digest.algorithm}"
+        scope = self._scope
         if mount_from:
             query = f"?mount={quote(str(digest), safe='')}&from={quote(mount_from, safe='')}"
             scope = f"{scope} repository:{mount_from}:pull"

@@ -27,7 +27,7 @@ from mxart.replicate.source import Reader, Short, Source
 from mxart.replicate.target import Refused, Target, fatal
 
 _log = logging.getLogger("mxart.replicate")
-_ROUNDS = 5
+_ROUNDS = 8  # with their pauses a minute and a half: a registry is restarted in that time
 _REJECTED = 2
 _SMALL = 1 << 20
 _LONGEST_PAUSE = 600.0  # seconds; a Retry-After beyond it is an error
