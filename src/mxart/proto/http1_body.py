@@ -9,19 +9,21 @@ import trio
 
 from mxart.errors import BadRequest, Disconnected, TooLarge
 from mxart.message import Tap
-from mxart.proto.heads import bad_head
+from mxart.proto.chunked import Chunked
 from mxart.proto.transport import Drawable, Transport
 
 READ_BYTES = 65536  # asked of the transport at once
 _SKIP_BYTES = 65536  # of a request body that nobody wanted, so that the connection can be kept
+_TINY = 16384  # bytes given out at once; less takes longer to take apart than to receive
+_SCRATCH = 262144  # bytes received at once by a thread that has to take chunks apart
 
 
 class Http1Body:
-    """A request's body, unframed by h11 as it is asked for.
+    """A request's body (message.TappedBody), unframed as it is asked for.
 
-    `wire` is the h11 connection that has read the head.  More than `max_bytes` raise TooLarge; skipping gives up after
-    `skip_seconds`.  `on_end` is called once, with the bytes
-    that came after the body.
+    `wire` is the h11 connection that has read the head, and has judged the framing: a `length`, or None for chunks.
+    More than `max_bytes` raise TooLarge; skipping gives up after `skip_seconds`.  `on_end` is called once, with the
+    bytes that came after the body.
     """
 
     def __init__(
@@ -37,14 +39,20 @@ class Http1Body:
         self.length = length
         self.complete = False
         self._transport = transport
+        self._drawable = transport if isinstance(transport, Drawable) else None
         self._wire = wire
         self._max_bytes = max_bytes
         self._skip_seconds = skip_seconds
         self._on_end = on_end
         self._received = 0
-        self._taken = 0  # by the thread at the tap, and not counted yet
+        self._early = wire.trailing_data[0]  # came with the head
+        # RFC 9110 section 10.1.1: a client that sends before it was told to does not wait.
+        self._waits = wire.they_are_waiting_for_100_continue and not self._early
+        self._chunks = Chunked() if length is None else None
+        self._tiny = False  # the chunks that came last
         self._rest = b""
-        self._raw = False  # h11 has given out all it had, and the length is known
+        self._taken = 0  # by the thread at the tap, and not counted yet
+        self._scratch: memoryview | None = None
         self._failure: Disconnected | BadRequest | TooLarge | None = None
 
     async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
@@ -52,102 +60,114 @@ class Http1Body:
             raise self._failure
         if not self._rest and not self.complete:
             try:
-                self._rest = await (self._next_raw(max_bytes) if self._raw else self._next(max_bytes))
-            except h11.RemoteProtocolError as error:
-                self._failure = BadRequest(str(bad_head(error)))
-                raise self._failure from None
+                if self.length is not None and self.length > self._max_bytes:
+                    raise TooLarge(f"The body has {self.length} bytes; at most {self._max_bytes} are taken")
+                if self._chunks is None:
+                    self._rest = self._counted(await self._some(max_bytes))
+                else:
+                    self._rest = await self._unchunked(self._chunks, max_bytes)
             except (Disconnected, BadRequest, TooLarge) as error:
                 self._failure = error
                 raise
         data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
         return data
 
-    async def _next(self, max_bytes: int) -> bytes:
-        limit = self._max_bytes
-        if self.length is not None and self.length > limit:
-            raise TooLarge(f"The body has {self.length} bytes; at most {limit} are taken")
-        while True:
-            match self._wire.next_event():
-                case h11.Data(data=data):
-                    self._received += len(data)
-                    if self._received > limit:
-                        raise TooLarge(f"The body has more than {limit} bytes")
-                    if self._received == self.length:
-                        self._wire.next_event()  # EndOfMessage, for which nothing more has to arrive
-                        self._end(self._wire.trailing_data[0])
-                    if data:
-                        return bytes(data)
-                case h11.EndOfMessage():
-                    self._end(self._wire.trailing_data[0])
-                    return b""
-                case _:  # NEED_DATA
-                    if self._wire.they_are_waiting_for_100_continue:
-                        go_on = self._wire.send(
-                            h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
-                        )
-                        await self._transport.send_all(go_on)
-                    if self.length is not None:
-                        self._raw = True
-                        return await self._next_raw(max_bytes)
-                    self._wire.receive_data(await self._some(max_bytes))
+    async def _some(self, max_bytes: int) -> bytes:
+        """What has arrived, framed as it is."""
+        if self._early:
+            data, self._early = self._early, b""
+            return data
+        if self._waits:
+            self._waits = False
+            go_on = self._wire.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            await self._transport.send_all(go_on)
+        data = await self._transport.receive_some(max(max_bytes, READ_BYTES))
+        if not data:
+            raise Disconnected("the client left in the middle of its request")
+        return data
 
-    async def _next_raw(self, max_bytes: int) -> bytes:
-        """What is left is counting, and is spared h11's copies."""
-        data = await self._some(max_bytes)
+    def _counted(self, data: bytes) -> bytes:
         left = self._left
         self._received += min(left, len(data))
         if not self._left:
             self._end(data[left:])
         return data[:left]
 
-    async def _some(self, max_bytes: int) -> bytes:
-        data = await self._transport.receive_some(max(max_bytes, READ_BYTES))
-        if not data:
-            raise Disconnected("the client left in the middle of its request")
-        return data
-
     @property
     def _left(self) -> int:
+        """Bytes that are still to come, of a body of known length."""
         return (self.length or 0) - self._received
 
-    # message.TappedBody, and its tap
+    async def _unchunked(self, chunks: Chunked, max_bytes: int) -> bytes:
+        if self._tiny:
+            await trio.lowlevel.checkpoint()  # what is here already makes nobody wait; others want their turn, too
+        while not (data := chunks.take(max_bytes)):
+            if chunks.done:
+                self._end(chunks.rest)
+                return b""
+            chunks.feed(await self._some(max_bytes))
+        self._tiny = len(data) < min(max_bytes, _TINY)
+        self._received += len(data)
+        if self._received > self._max_bytes:
+            raise TooLarge(f"The body has more than {self._max_bytes} bytes")
+        return data
+
+    def _end(self, rest: bytes) -> None:
+        self.complete = True
+        self._on_end(rest)
+
+    # The tap
 
     def tap(self) -> Tap | None:
-        drawable = self._raw and not self._rest and not self.complete and self._failure is None
-        return self if drawable and isinstance(self._transport, Drawable) else None
+        ready = self._received and not self._rest and not self._early and not self.complete and self._failure is None
+        return self if ready and self._drawable is not None else None
 
     def take(self, buffer: memoryview, wait: float) -> int:
         """In a thread."""
-        left = self._left - self._taken
-        if not left or self._failure is not None or not isinstance(self._transport, Drawable):
+        if self._failure is not None or self._drawable is None:
             return 0
         try:
-            count = self._transport.receive_into(buffer[:left], wait)
-        except Disconnected as error:
+            if self._chunks is not None:
+                count = self._take_unchunked(self._chunks, self._drawable, buffer, wait)
+            elif left := self._left - self._taken:
+                count = self._drawable.receive_into(buffer[:left], wait)
+            else:
+                count = 0
+        except (Disconnected, BadRequest) as error:
             self._failure = error
             return 0
         self._taken += count
         return count
 
+    def _take_unchunked(self, chunks: Chunked, transport: Drawable, buffer: memoryview, wait: float) -> int:
+        room = self._max_bytes - self._received - self._taken
+        if not room:
+            return 0  # one byte more is too many, and that is for `receive` to say
+        if not (count := chunks.take_into(buffer[:room])) and not chunks.done:
+            if self._scratch is None:
+                self._scratch = memoryview(bytearray(_SCRATCH))
+            if more := transport.receive_into(self._scratch, wait):
+                chunks.feed(bytes(self._scratch[:more]))
+                count = chunks.take_into(buffer[:room])
+        return count
+
     def drawn(self, count: int) -> None:
         self._received += count
         self._taken = 0
-        if not self._left:
+        if self._chunks is None and not self._left:
             self._end(b"")
 
-    def _end(self, rest: bytes) -> None:
-        self.complete = True
-        self._on_end(rest)
+    # The end
 
     @property
     def skippable(self) -> bool:
         """Whether what has not been read is likely to come, and worth reading, to keep the connection."""
         if self.complete:
             return True
-        if self._failure is not None or self._wire.they_are_waiting_for_100_continue:
+        if self._failure is not None or self._waits:
             # Whether a body follows a final answer to Expect is the client's secret: RFC 9110 section 10.1.1.
             return False
-        return self.length is None or self.length - self._received <= _SKIP_BYTES
+        return self.length is None or self._left <= _SKIP_BYTES
 
     async def skip(self) -> bool:
         """Read what is left and throw it away; False if that takes too much or too long."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import select
 import socket
 import struct
 import termios
@@ -186,6 +187,29 @@ class TlsTransport:
                 deadline = trio.current_time() + seconds
             if not await self._wait(stuck, deadline):
                 raise Disconnected(f"the peer sent nothing for {seconds:g} s")
+
+    def receive_into(self, buffer: memoryview, wait: float) -> int:
+        """As `transport.Drawable` says. OpenSSL is the thread's alone: nobody sends while a body is received."""
+        filled = self._open_into(buffer)
+        if not filled:
+            poll = select.poll()
+            poll.register(self._sock.fileno(), select.POLLIN)
+            if poll.poll(wait * 1000):
+                filled = self._open_into(buffer)
+        return filled
+
+    def _open_into(self, buffer: memoryview) -> int:
+        """Open all records that are there, as far as there is room."""
+        filled = 0
+        try:
+            while filled < len(buffer):
+                filled += self._connection.recv_into(buffer[filled:], min(len(buffer) - filled, _RECORD))
+        except (SSL.WantReadError, SSL.WantWriteError, SSL.ZeroReturnError):
+            pass  # `receive_some` waits for what is wanted, or tells of the end
+        except SSL.Error as error:
+            if not filled:  # else what came before it first; it comes again
+                raise Disconnected(explain(error)) from None
+        return filled
 
     def _end_of_input(self, error: SSL.Error) -> bytes:
         if isinstance(error, SSL.ZeroReturnError):
