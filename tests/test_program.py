@@ -184,10 +184,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_check_says_what_would_be_served(tmp_path: Path) -> None:
     file = tmp_path / "mxart.toml"
-    file.write_text(LOCAL)
+    group = '[repository.all]\nformat = "oci"\nkind = "group"\npath = "/all"\nmembers = ["mine"]\npublish_to = "mine"\n'
+    file.write_text(LOCAL + group)
     done = run("--config", str(file), "check")
     assert done.returncode == 0
-    assert "repository  mine: oci local at /" in done.stdout
+    assert "repository  mine: oci local at /\n" in done.stdout
+    assert "repository  all: oci group at /all; pushes go to mine\n" in done.stdout
     file.write_text(LOCAL + "members = ['x']")
     done = run("--config", str(file), "check")
     assert (done.returncode, "repository.mine.members" in done.stderr) == (2, True)

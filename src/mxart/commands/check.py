@@ -25,7 +25,8 @@ def check(options: Options) -> None:
         click.echo(f"listener    {listener.address}{'  tls' if listener.tls else ''}")
     for name, repository in config.repositories.items():
         where = [*repository.hosts, *([repository.path] if repository.path else [])] or ["a member only"]
-        click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}")
+        pushes = f"; pushes go to {repository.publish_to}" if repository.publish_to else ""
+        click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}{pushes}")
     for tunnel in config.tunnels:
         click.echo(f"tunnel      {_tunnel(tunnel)}")
     if config.dns is not None:
