@@ -81,6 +81,13 @@ def evaluate(method: str, headers: Headers, etag: str, last_modified: str, size:
     return _ranges(wanted, size)
 
 
+def permits(headers: Headers, etag: str | None) -> bool:
+    """Whether the preconditions of a request that changes something let it (section 13.1); `etag` None: of nothing."""
+    if etag is None:
+        return "if-match" not in headers
+    return not isinstance(evaluate("PUT", headers, etag, "", None), Failed)
+
+
 # --- validators ---------------------------------------------------------------------------------
 
 _ENTITY_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import trio
@@ -17,12 +18,17 @@ class Got:
     complete: bool
 
 
-async def get(port: int, target: str, *, method: str = "GET", headers: dict[str, str] | None = None) -> Got:
+async def get(
+    port: int, target: str, *, method: str = "GET", headers: dict[str, str] | None = None, body: bytes | None = None
+) -> Got:
     """One request on a connection of its own, read to its end however it ends."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
+    if body is not None:
+        headers = {"content-length": str(len(body)), **(headers or {})}
     async with stream:
-        await stream.send_all(head(target, method=method, headers=headers))
         data, broken = bytearray(), False
+        with contextlib.suppress(trio.BrokenResourceError):  # it may have been answered all the same
+            await stream.send_all(head(target, method=method, headers=headers) + (body or b""))
         try:
             while chunk := await stream.receive_some(1 << 18):
                 data += chunk

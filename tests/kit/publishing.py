@@ -25,6 +25,7 @@ from mxart.store.published import (
     Publication,
     Referrer,
     ReferrerRecord,
+    Unmet,
     Vanished,
     Withdrawn,
 )
@@ -87,6 +88,11 @@ class FakePublications:
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
         await trio.lowlevel.checkpoint()
         record, files = publication.record, self._catalog.files
+        condition = publication.condition
+        if condition is not None:
+            held = files.get((record.repository, condition.path))
+            if not condition.holds(None if held is None else held.digest):
+                raise Unmet(condition.path)
         moved = [
             tag
             for tag, path in publication.tags

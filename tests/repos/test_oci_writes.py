@@ -52,9 +52,10 @@ def test_every_write_of_any_name(name: str) -> None:
     assert parse("DELETE", one) == Cancel(name, "upload", "u_-1")
     assert parse("DELETE", f"/v2/{blob}") == Delete(name, blob, "blob")
     tagged = (("t", f"{name}/manifests/t"),)
-    assert parse("PUT", f"{here}/manifests/t") == Publish(name, "manifest", "", None, tagged)
-    typed = parse("PUT", f"{here}/manifests/{SUM}", "tag=t&tag=t", ("content-type", "A/b; c=d"))
-    assert typed == Publish(name, "manifest", "a/b", SUM, tagged)
+    assert parse("PUT", f"{here}/manifests/t") == Publish(name, "manifest", "", None, tagged, tagged[0][1])
+    typed = parse("PUT", f"{here}/manifests/{SUM}", "tag=t&tag=t", ("content-type", "A/b; c=d"), ("if-match", "*"))
+    condition = Headers((("if-match", "*"),))
+    assert typed == Publish(name, "manifest", "a/b", SUM, tagged, f"{name}/manifests/{SUM}", condition)
     assert parse("DELETE", f"{here}/manifests/t") == Delete(name, f"{name}/manifests/t", "manifest")
     assert parse("DELETE", f"{here}/manifests/{SUM}") == Delete(name, f"{name}/manifests/{SUM}", "manifest", str(SUM))
 

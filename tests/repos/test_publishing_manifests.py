@@ -208,6 +208,25 @@ async def test_bytes_that_are_swept_in_that_moment_are_put_there_again(shop: Sho
     assert len(swept) == 2
 
 
+async def test_a_tag_is_replaced_only_as_the_request_believes_it_to_be(shop: Shop) -> None:
+    """So two that extend a list under one tag do not lose each other's entries."""
+    one, two, three = (pushed_image(mark) for mark in ("one", "two", "three"))
+
+    async def put(data: bytes, *fields: tuple[str, str]) -> int:
+        sent = (("content-type", media.MANIFEST), *fields)
+        response = await shop.world.send(shop.own, "PUT", "/v2/app/manifests/1", data, *sent, caller=ALICE)
+        assert response.status == 201 or code_of(response) == "DENIED"
+        return response.status
+
+    assert await put(one, ("if-match", "*")) == 412
+    assert await put(one, ("if-none-match", "*")) == 201
+    assert await put(two, ("if-none-match", "*")) == 412
+    etag = (await shop.say("GET", "/v2/app/manifests/1")).headers.get("etag") or ""
+    assert await put(two, ("if-match", etag)) == 201
+    assert await put(three, ("if-match", etag)) == 412
+    assert await body_of(await shop.say("GET", "/v2/app/manifests/1")) == two
+
+
 # what is refused
 
 

@@ -16,6 +16,7 @@ from mxart.store.catalog import SqliteCatalog
 from mxart.store.publications import SqlitePublications
 from mxart.store.published import (
     MAX_DEPTH,
+    Condition,
     Holder,
     Incomplete,
     Need,
@@ -24,6 +25,7 @@ from mxart.store.published import (
     Referrer,
     ReferrerRecord,
     TooDeep,
+    Unmet,
     Vanished,
     Withdrawn,
 )
@@ -180,6 +182,31 @@ async def test_a_tag_moves_only_where_it_may(shop: Shop) -> None:
         "b": Digest.of(b"two"),
         "c": Digest.of(b"one"),
     }
+
+
+async def test_of_many_who_believe_the_same_of_a_tag_one_replaces_it(shop: Shop, tmp_path: Path) -> None:
+    other = Shop(tmp_path / "c")
+    await shop.publications.publish(manifest("zero", tags=("t",)), there)
+    path, zero = "app/manifests/t", Digest.of(b"zero")
+    done: list[int] = []
+
+    async def push(number: int) -> None:
+        mine = manifest(str(number), tags=("t",))
+        believed = Publication(mine.record, mine.tags, condition=Condition(path, lambda held: held == zero))
+        try:
+            await (shop, other)[number % 2].publications.publish(believed, there)
+        except Unmet:
+            return
+        done.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(push, number)
+    (winner,) = done
+    held = shop.catalog.file("own", path)
+    assert held is not None
+    assert held.digest == Digest.of(str(winner).encode())
+    other.catalog.close()
 
 
 async def test_a_version_goes_with_its_tags_and_a_tag_alone(shop: Shop) -> None:

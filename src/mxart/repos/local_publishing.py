@@ -18,8 +18,9 @@ from typing import assert_never
 
 import trio
 
+from mxart.conditional import permits
 from mxart.digest import Digest
-from mxart.errors import BadRequest, NotFound, TooLarge, UpstreamUnavailable
+from mxart.errors import BadRequest, NotFound, PreconditionFailed, TooLarge, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
 from mxart.repos.base import Caller, Facts, Format
 from mxart.repos.publishing import (
@@ -39,9 +40,9 @@ from mxart.repos.publishing import (
     Write,
     WrongOffset,
 )
-from mxart.repos.stock import MAX_DOCUMENT, Stock
+from mxart.repos.stock import MAX_DOCUMENT, Stock, etag_of
 from mxart.store.base import FileRecord, Upload, UploadState, UploadUnknown
-from mxart.store.published import Incomplete, Need, Occupied, Publication, TooDeep, Vanished
+from mxart.store.published import Condition, Holder, Incomplete, Need, Occupied, Publication, TooDeep, Unmet, Vanished
 
 # Above this, hashing and parsing leave the loop for a thread.
 _LONG = 128 << 10
@@ -167,14 +168,16 @@ class LocalPublisher:
 
     def _readable(self, operation: Begin, digest: Digest, caller: Caller) -> FileRecord | None:
         """A name under which the caller may read a blob: what `source` says first, then any."""
-        catalog, grants = self._stock.catalog, caller.grants
-        holders = self._stock.publications.holders(digest)
-        # The name in `from` may have a prefix of the router's.
-        holders.sort(key=lambda holder: not f"/{operation.source}".endswith(f"/{holder.package}"))
-        for holder in holders:
-            here = holder.repository == self.name
-            if (here or self._lends(holder.repository)) and grants.may("read", holder.repository, holder.package):
-                record = catalog.file(holder.repository, holder.path)
+        rest = operation.path.removeprefix(operation.package)
+        # The name in `from` may have a prefix of the router's; this very package may have the blob already.
+        parts = operation.source.split("/")
+        named = [operation.package, *("/".join(parts[first:]) for first in range(len(parts)))]
+        holders = [Holder(self.name, package, package + rest) for package in named if package]
+        for holder in [*holders, *self._stock.publications.holders(digest)]:
+            if holder.repository != self.name and not self._lends(holder.repository):
+                continue
+            if caller.grants.may("read", holder.repository, holder.package):
+                record = self._stock.catalog.file(holder.repository, holder.path)
                 if record is not None and record.digest == digest:
                     return record
         return None
@@ -191,7 +194,14 @@ class LocalPublisher:
         record = FileRecord(
             self.name, operation.package, path, digest, len(data), facts.media_type, created=self._clock()
         )
-        publication = Publication(record, operation.tags, inspection.needs, inspection.referrer, inspection.nests)
+        publication = Publication(
+            record,
+            operation.tags,
+            inspection.needs,
+            inspection.referrer,
+            inspection.nests,
+            _condition(operation),
+        )
         try:
             may = caller.grants.may("overwrite", self.name, operation.package)
             await self._settle(publication, data, replace=may)
@@ -217,6 +227,11 @@ class LocalPublisher:
                 continue
             except Incomplete as refusal:
                 raise _incomplete(refusal.lacks) from None
+            except Unmet:
+                raise PreconditionFailed(
+                    "what is published there is not what the request's condition names; look at it, and try again",
+                    subject="manifest",
+                ) from None
             except TooDeep as refusal:
                 raise BadRequest(f"the manifest is not taken: {refusal}", subject="manifest") from None
             return
@@ -232,6 +247,15 @@ class LocalPublisher:
             return Gone()
         count = "a manifest" if gone.needed_by == 1 else f"{gone.needed_by} manifests"
         return Gone(f"{count} of {operation.package} still needed what was deleted, and cannot be pulled whole now")
+
+
+def _condition(operation: Publish) -> Condition | None:
+    if not operation.conditions.items:
+        return None
+    return Condition(
+        operation.target,
+        lambda held: permits(operation.conditions, None if held is None else etag_of(held)),
+    )
 
 
 def _progress(state: UploadState) -> Uploading:

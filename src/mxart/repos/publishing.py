@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mxart.digest import Digest
 from mxart.errors import Problem
-from mxart.message import RequestBody, Trace
+from mxart.message import Headers, RequestBody, Trace
 from mxart.store.published import Need, Referrer
 
 if TYPE_CHECKING:  # whose operations include these
@@ -82,7 +82,8 @@ class Publish:
     """Publish a small file, this request's body.
 
     `digest` is what the client says it has, None if he does not; `tags` are to point at it, each with the path of
-    its own file record.
+    its own file record.  `conditions` are the request's preconditions (RFC 9110 section 13.1), on what `target`
+    holds now.
     """
 
     package: str
@@ -90,6 +91,8 @@ class Publish:
     media_type: str  # as the client sent it, "" if he did not
     digest: Digest | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    conditions: Headers = Headers()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate, parsedate_to_datetime
 
 from mxart.body import Body, Source
+from mxart.digest import Digest
 from mxart.message import Headers, Response
 from mxart.repos.base import Document, File, Format, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
@@ -79,6 +80,11 @@ class Stock:
     uploads: Uploads
     turns: Turns
     memory: Memory = field(default_factory=Memory)
+
+
+def etag_of(digest: Digest) -> str:
+    """The entity tag of a file."""
+    return f'"{digest}"'
 
 
 def _http_date(upstream: str, created: float) -> str:
@@ -180,7 +186,7 @@ class Shelf:
         now: float = 0.0,
     ) -> Found:
         """A file with the header fields that it is answered with. `warning` makes it stale, as of `now`."""
-        etag = f'"{record.digest}"'
+        etag = etag_of(record.digest)
         last_modified = _http_date(record.last_modified, record.created)
         mutable = isinstance(operation, Document) and operation.mutable
         fields = [

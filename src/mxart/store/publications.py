@@ -25,6 +25,7 @@ from mxart.store.published import (
     Publication,
     ReferrerRecord,
     TooDeep,
+    Unmet,
     Vanished,
     Withdrawn,
 )
@@ -151,6 +152,11 @@ def _publish(db: sqlite3.Connection, publication: Publication, ensure: Ensure, r
     kept = [_kept(db, item) for item in wanted]
     if any(path == record.path for _, path in publication.tags):
         raise ValueError(f"{record.path} is the file itself; a tag's record has a path of its own")
+    condition = publication.condition
+    if condition is not None:
+        held = _kept(db, changed(record, path=condition.path))
+        if not condition.holds(None if held is None else held.digest):
+            raise Unmet(f"{condition.path} is not what it should be")
     if kept[0] is not None and kept[0].digest != record.digest:
         raise Occupied((record.path,))
     if not replace:

@@ -37,6 +37,14 @@ class Referrer:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What must be so for a publication to happen: of the digest that a path holds then, None if it holds nothing."""
+
+    path: str
+    holds: Callable[[Digest | None], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """A small file under its immutable name, and all that becomes true with it.
 
@@ -49,6 +57,7 @@ class Publication:
     needs: tuple[Need, ...] = ()
     referrer: Referrer | None = None
     nests: bool = False
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,10 @@ class Occupied(Refused):
         self.names = names
 
 
+class Unmet(Refused):
+    """The publication's condition does not hold."""
+
+
 class TooDeep(Refused):
     """What it needs needs others, and so on, for more than `MAX_DEPTH` levels."""
 
@@ -123,9 +136,9 @@ class Publications(Protocol):
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
         """In one transaction: the file, its tags, links and referrer; it counts as a use of the file.
 
-        Raises Incomplete; Vanished; TooDeep; Occupied if the path holds other bytes, or without `replace` if a tag
-        points at others.  What holds the same bytes keeps its `created`.  Where the repository's quota does not allow
-        it, raises TooLarge (it never can) or StorageFull (not now), and nothing was changed.
+        Raises Unmet; Incomplete; Vanished; TooDeep; Occupied if the path holds other bytes, or without `replace` if
+        a tag points at others.  What holds the same bytes keeps its `created`.  Where the repository's quota does not
+        allow it, raises TooLarge (it never can) or StorageFull (not now), and nothing was changed.
         """
         ...
 

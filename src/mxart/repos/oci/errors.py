@@ -37,6 +37,7 @@ _CODES: dict[int, dict[str, str]] = {
     },
     405: {"": "UNSUPPORTED"},
     409: {"": "DENIED"},
+    412: {"": "DENIED"},
     413: {"": "SIZE_INVALID"},
     414: {"": "UNSUPPORTED"},
     416: {"": "RANGE_INVALID"},

@@ -75,7 +75,9 @@ def parse(method: str, below: str, query: str, headers: Headers) -> Write:
         return Delete(name, path, "manifest", str(digest) if digest is not None else "")
     tags = [*([reference] if digest is None else []), *_tags(query)]
     pairs = tuple((tag, f"{name}/manifests/{tag}") for tag in dict.fromkeys(tags))
-    return Publish(name, "manifest", media.essence(headers.get("content-type")), digest, pairs)
+    conditions = Headers.lowered(tuple(item for item in headers if item[0] in ("if-match", "if-none-match")))
+    media_type = media.essence(headers.get("content-type"))
+    return Publish(name, "manifest", media_type, digest, pairs, path, conditions)
 
 
 def _begin(name: str, parameters: dict[str, list[str]]) -> Begin:
