@@ -374,6 +374,20 @@ async def test_a_mount_that_is_refused_becomes_an_upload(source: FakeUpstream, t
     assert (outcome.mounted, outcome.blobs) == (1, 1)
 
 
+async def test_of_several_lenders_the_one_that_has_it_is_asked(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    target.blobs[f"two@{app.config.digest}"] = app.config.data
+    target.blobs[f"three@{app.layers[0].digest}"] = app.layers[0].data
+    manner = Manner(first_pause=0.001, mount_from=("one", "two", "three"))
+    outcome = await copy(source, target, manner=manner)
+    assert arrived(target, app)
+    assert (outcome.mounted, outcome.blobs) == (2, 0)
+    assert target.uploads == {}
+    assert target.received == 0
+
+
 async def test_foreign_layers_are_left_out_and_told(source: FakeUpstream, target: FakeTarget) -> None:
     item = image(b"x" * 100, docker=True)
     fields = json.loads(item.manifest.data)

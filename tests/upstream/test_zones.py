@@ -197,3 +197,17 @@ async def test_an_address_in_an_old_notation_is_one_also_behind_a_proxy(host: st
             with pytest.raises(UpstreamFailed, match="where an upstream outside must not lead us"):
                 await it.pull(proxy=proxy)
         assert http.asked == socks.asked == []
+
+
+async def test_the_place_of_an_upload_is_no_way_inside() -> None:
+    async with world() as it:
+        place = f"http://127.0.0.1:{it.inside.port}/secret"
+        it.outside.on("/v2/a/blobs/uploads/", say(status=202, headers={"location": place}))
+        hub = Remote("hub", ["http://registry.test"], Dialer(it.upstreams), patience=Patience(rounds=1))
+        async with hub.open(Ask("POST", "v2/a/blobs/uploads/")) as reply:
+            assert reply.located == place
+        with pytest.raises(UpstreamFailed, match="is loopback, where an upstream outside must not lead us"):
+            async with hub.open(Ask("PATCH", "", url=place, body=b"bytes", once=True)):
+                raise AssertionError
+        assert it.inside.connections == 0
+        await hub.aclose()

@@ -38,6 +38,12 @@ class _Failure(click.ClickException):
 @click.option("--all-tags", is_flag=True, help="Every tag of the source, each under its own name.")
 @click.option("--platform", metavar="OS/ARCH", default="", help="Of an index only this one: linux/arm64.")
 @click.option("--no-referrers", is_flag=True, help="Leave signatures, SBOMs and the like behind.")
+@click.option(
+    "--mount-from",
+    metavar="NAME",
+    multiple=True,
+    help="A repository of the target's registry that may have layers already; may be repeated.",
+)
 @click.option("--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Transfers at one time.")
 @click.option(
     "--chunk",
@@ -67,6 +73,7 @@ def replicate(
     all_tags: bool,
     platform: str,
     no_referrers: bool,
+    mount_from: tuple[str, ...],
     at_once: int,
     chunk: int,
     state: str | None,
@@ -87,7 +94,7 @@ def replicate(
     """
     if "-" in (source_password_file, source_token_file) and "-" in (target_password_file, target_token_file):
         raise UserError("standard input can hold one secret only: read the other from a file")
-    choice = Choice(tag, all_tags, platform, not no_referrers, at_once, chunk << 20)
+    choice = Choice(tag, all_tags, platform, not no_referrers, at_once, chunk << 20, mount_from)
     source_access = _access("source", source_user, source_password_file, source_token_file, source_ca)
     target_access = _access("target", target_user, target_password_file, target_token_file, target_ca)
     raise_file_limit()

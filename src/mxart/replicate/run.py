@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mxart.config import Replicate
@@ -15,9 +15,9 @@ from mxart.replicate.progress import Progress, silent
 from mxart.replicate.reference import Place, parse_image, parse_place
 from mxart.replicate.source import Source
 from mxart.replicate.target import Target
-from mxart.replicate.uploading import Manner
+from mxart.replicate.uploading import USUAL_CHUNK, Manner
 from mxart.repos.base import Caller, Repository
-from mxart.repos.oci.names import is_tag, shown
+from mxart.repos.oci.names import check_name, is_tag, shown
 from mxart.upstream.dial import Dialer
 from mxart.upstream.remote import Remote
 from mxart.upstream.timing import Patience, Timeouts
@@ -40,7 +40,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of an image, and how. `tags` are further names at the target; `chunk` is in bytes, 0 for the usual."""
+    """What of an image, and how. `tags` are further names at the target; `chunk` is in bytes, 0 for the usual.
+
+    `mount_from` are repositories of the target's registry that may have the blobs already.
+    """
 
     tags: tuple[str, ...] = ()
     all_tags: bool = False
@@ -48,6 +51,7 @@ class Choice:
     referrers: bool = True
     at_once: int = 4
     chunk: int = 0
+    mount_from: tuple[str, ...] = ()
 
 
 async def from_registry(
@@ -71,8 +75,9 @@ async def from_registry(
     reading = _remote(here, dialer, source_access, _READING, choice.at_once)
     try:
         opened = Source(UpstreamOpener(reading), here.name, f"{here.registry}/{here.name}")
-        mount_from = here.name if here.registry == there.registry and here.name != there.name else ""
-        return await _run(opened, here, there, dialer, state, choice, target_access, progress, mount_from)
+        if here.registry == there.registry:
+            choice = replace(choice, mount_from=(here.name, *choice.mount_from))
+        return await _run(opened, here, there, dialer, state, choice, target_access, progress)
     finally:
         await reading.aclose()
 
@@ -103,7 +108,7 @@ async def from_repository(
     opened = Source(opener, name, f"{repository.name}/{name}")
     access = Access(credentials, allowed.ca_file)
     try:
-        return await _run(opened, here, there, dialer, state, choice, access, progress, "")
+        return await _run(opened, here, there, dialer, state, choice, access, progress)
     except Problem:
         raise
     except MxartError as error:
@@ -147,12 +152,10 @@ async def _run(
     choice: Choice,
     access: Access,
     progress: Progress,
-    mount_from: str,
 ) -> Outcome:
     wishes: Sequence[Wish] = wishes_of(here, there, choice)
-    manner = Manner(mount_from=(mount_from,) if mount_from else ())
-    if choice.chunk:
-        manner = Manner(chunk=choice.chunk, mount_from=manner.mount_from)
+    mount_from = tuple(dict.fromkeys(check_name(name) for name in choice.mount_from if name != there.name))
+    manner = Manner(chunk=choice.chunk or USUAL_CHUNK, mount_from=mount_from)
     writing = _remote(there, dialer, access, _WRITING, choice.at_once)
     try:
         replication = Replication(

@@ -84,6 +84,11 @@ class Target:
         self._good(answer, "HEAD", f"blobs/{digest}")
         return True
 
+    async def lends(self, digest: Digest, name: str) -> bool:
+        """Whether another repository of the same registry has a blob, and shows it to us."""
+        scope = f"{self._scope} repository:{name}:pull"
+        return (await self._ask("HEAD", f"blobs/{digest}", name=name, scope=scope)).status == 200
+
     async def has_manifest(self, reference: str, digest: Digest) -> bool:
         """Whether this very manifest is there, under a tag or its digest."""
         path = f"manifests/{reference}"
@@ -192,11 +197,12 @@ class Target:
         once: bool = False,
         bulk: bool = False,
         scope: str = "",
+        name: str = "",
         most: int = _SAYING_BYTES,
     ) -> _Answer:
         ask = Ask(
             method,
-            "" if url else f"v2/{self._name}/{path}",
+            "" if url else f"v2/{name or self._name}/{path}",
             Headers(fields),
             scope or self._scope,
             body=body,

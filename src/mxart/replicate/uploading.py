@@ -30,6 +30,7 @@ _log = logging.getLogger("mxart.replicate")
 _ROUNDS = 8  # with their pauses a minute and a half: a registry is restarted in that time
 _REJECTED = 2
 _SMALL = 1 << 20
+USUAL_CHUNK = 32 << 20
 _LONGEST_PAUSE = 600.0  # seconds; a Retry-After beyond it is an error
 
 Way = Literal["there", "mounted", "sent"]
@@ -39,7 +40,7 @@ Way = Literal["there", "mounted", "sent"]
 class Manner:
     """How blobs are sent. `mount_from` are repositories of the target's registry that may have them already."""
 
-    chunk: int = 32 << 20  # bytes: what is lost when the way breaks, where the target keeps no half of a chunk
+    chunk: int = USUAL_CHUNK  # bytes: what is lost when the way breaks, where the target keeps no half of a chunk
     first_pause: float = 0.5  # seconds, before the second round; doubles
     mount_from: tuple[str, ...] = ()
 
@@ -142,16 +143,22 @@ class _Upload:
     async def _begin(self) -> bool:
         """False: there is nothing to send, another repository had it."""
         self._offset = 0
-        for name in self._uploader.manner.mount_from:
-            begun = await self._target.begin(self._part.digest, name)
-            if not begun.location:
-                return False
-            break  # it could not, but has begun an upload
-        else:
-            begun = await self._target.begin(self._part.digest)
+        begun = await self._target.begin(self._part.digest, await self._lender())
+        if not begun.location:
+            return False
         self._least = begun.chunk
         self._keep(begun.location)
         return True
+
+    async def _lender(self) -> str:
+        """The repository to mount from, "" for none. One alone is not asked: mounting shows whether it can."""
+        names = self._uploader.manner.mount_from
+        if len(names) == 1:
+            return names[0]
+        for name in names:
+            if await self._target.lends(self._part.digest, name):
+                return name
+        return ""
 
     async def _forward(self) -> None:
         """To the end, if nothing breaks."""
