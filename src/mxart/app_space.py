@@ -43,6 +43,7 @@ def space_task(config: Config, *, grace: float | None = None, dry_run: bool = Fa
                 store=item.store,
                 part=_PARTS.get(item.format, "") if item.kind == "local" else "",
                 max_bytes=None if item.max_bytes is None else parse_size(item.max_bytes),
+                retention=item.retention,
             )
             for name, item in config.repositories.items()
             if item.kind != "group"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mxart.config import Config, Repository, parse_address, parse_duration, parse_size
 from mxart.config_access import check_permissions, check_url
+from mxart.patterns import PathPattern
 
 Fault = tuple[str, str]  # the key, and what is wrong with it and what would be right
 
@@ -192,10 +193,11 @@ def _space(place: str, repository: Repository) -> Iterator[Fault]:
         at = f"{place}.retention[{index}]"
         if rule.keep is None and rule.days is None and rule.untagged_days is None:
             yield at, "say what stays: keep = 10, days = 30; or when untagged manifests go: untagged_days = 7"
-        if not rule.packages or "//" in rule.packages or rule.packages.startswith("/") or rule.packages.endswith("/"):
-            yield f"{at}.packages", f'{rule.packages!r}: write a pattern such as "team/**" or "**"'
-        if not rule.patterns or not all(rule.patterns):
+        yield from _try(f"{at}.packages", partial(PathPattern.parse, rule.packages))
+        if not rule.patterns:
             yield f"{at}.tags", 'write a pattern such as "*" or "v*", or several: ["v*", "latest"]'
+        for pattern in rule.patterns:
+            yield from _try(f"{at}.tags", partial(PathPattern.parse, pattern))
 
 
 def _group(place: str, repository: Repository, config: Config) -> Iterator[Fault]:

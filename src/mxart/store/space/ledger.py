@@ -211,6 +211,15 @@ class Ledger:
                 self._db.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """All that is read meanwhile is as it was at one moment. For moments only: the log grows as long."""
+        self._db.execute("BEGIN")
+        try:
+            yield self._db
+        finally:
+            self._db.execute("ROLLBACK")
+
     def tell(self) -> None:
         """Tell all workers that something has changed."""
         if self._generation is not None:

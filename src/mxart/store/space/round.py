@@ -18,6 +18,7 @@ from mxart.store.space.evict import evict
 from mxart.store.space.gc import collect
 from mxart.store.space.leader import finished, leading
 from mxart.store.space.ledger import Ledger
+from mxart.store.space.retire import retire
 from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
 
 _NICENESS = 10
@@ -32,12 +33,12 @@ class Failed(MxartError):
 
 
 def once(task: Task, tell: Tell = ignore_progress, pause: Pause = no_pause) -> Report:
-    """Evict, then collect. Blocks, for minutes perhaps. Raises Busy, Failed, ConfigError.
+    """Retire, evict, collect. Blocks, for minutes perhaps. Raises Busy, Failed, ConfigError.
 
     A collection may be long, and a cache that grows must not wait for it: evictions have an election of their own.
     """
     try:
-        with _ledger(task) as ledger:
+        with opened(task) as ledger:
             if task.only_evict:
                 report = Report(dry_run=task.dry_run)
                 if not _evict(task, ledger, report, tell, pause):
@@ -54,7 +55,8 @@ def once(task: Task, tell: Tell = ignore_progress, pause: Pause = no_pause) -> R
 
 
 @contextmanager
-def _ledger(task: Task) -> Iterator[Ledger]:
+def opened(task: Task) -> Iterator[Ledger]:
+    """The catalog of a task, for a process that is no worker. Raises ConfigError, sqlite3.Error."""
     generation = Generation.outside(Path(task.generation))
     try:
         ledger = Ledger(Path(task.catalog), generation, task.members)
@@ -67,9 +69,15 @@ def _ledger(task: Task) -> Iterator[Ledger]:
 
 
 def _all(task: Task, ledger: Ledger, tell: Tell, pause: Pause) -> Report:
+    retired = {
+        member.name: retire(ledger, member, time.time(), dry_run=task.dry_run, tell=tell, pause=pause)
+        for member in task.members
+        if member.retention
+    }
     evicted = Report()
     _evict(task, ledger, evicted, tell, pause)
     report = collect(task, ledger, time.time(), tell, pause)
+    report.retired = retired
     report.evicted = evicted.evicted
     for store, freed in evicted.blobs.items():
         mine = report.blobs.setdefault(store, Freed())

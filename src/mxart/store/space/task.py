@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from mxart.config import Retention
+
 Tell = Callable[[int, int | None, str], None]
 """How far it is: how much is done, of how much (None: nobody knows), and what it is. Called often; cheap."""
 
@@ -25,6 +27,7 @@ class Member(msgspec.Struct, frozen=True):
     store: str
     part: str = ""
     max_bytes: int | None = None
+    retention: tuple[Retention, ...] = ()
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -56,6 +59,15 @@ class Freed(msgspec.Struct):
         self.bytes += size
 
 
+class Retired(msgspec.Struct):
+    """What retention rules let go. `bytes` come free once it is collected; `changed` had to stay for this time."""
+
+    tags: int = 0
+    manifests: int = 0
+    bytes: int = 0
+    changed: int = 0
+
+
 class Report(msgspec.Struct):
     """What a round did, or would do in a dry run.
 
@@ -64,6 +76,7 @@ class Report(msgspec.Struct):
     """
 
     dry_run: bool = False
+    retired: dict[str, Retired] = msgspec.field(default_factory=dict)
     names: dict[str, Freed] = msgspec.field(default_factory=dict)
     evicted: dict[str, Freed] = msgspec.field(default_factory=dict)
     blobs: dict[str, Freed] = msgspec.field(default_factory=dict)
