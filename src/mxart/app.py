@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from mxart.access.key_files import KeyFiles
+from mxart.access.management import Management
+from mxart.app_access import Rights, prepare_access
 from mxart.app_ca import authority, tls_server
 from mxart.app_space import space_task
 from mxart.build import Parts, Trust
@@ -36,7 +39,6 @@ from mxart.server.gateway import Gateway
 from mxart.server.handler import Gate
 from mxart.server.own import OwnPages
 from mxart.server.rates import RateTable, limiter
-from mxart.server.token_pages import PATH as TOKEN_PATH
 from mxart.server.tunnels import TunnelTable
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
@@ -52,10 +54,6 @@ from mxart.web.table import Services, make_api
 
 if TYPE_CHECKING:
     from mxart.app_dns import DnsService
-
-if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
-    from mxart.access.keys import Keys
-    from mxart.access.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     SqliteCatalog(DataPaths(config.data).catalog).close()  # made, or brought up to date, by one process
     sessions = before.sessions if before is not None else Sessions()
     tls = tls_server(config, ca, sessions)
-    keys = _keys(config)
+    keys = prepare_access(config)
     dns = bind_dns(config.dns, before.dns if before is not None else None)
     try:
         bound = bind_all(config, before.bound if before is not None else ())
@@ -89,15 +87,6 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     return Server(
         config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns, keys=keys
     )
-
-
-def _keys(config: Config) -> Keys | None:
-    """What the token server signs with, if there is one. Raises ConfigError."""
-    if not config.token_server.hosts:
-        return None
-    from mxart.access.keys import Keys  # noqa: PLC0415  # see above
-
-    return Keys.open(DataPaths(config.data).tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +124,7 @@ class Lasting:
     """What is made once, before the first fork, and is the same in all workers and after every reload."""
 
     rates: RateTable = field(default_factory=RateTable)
+    guesses: RateTable = field(default_factory=RateTable)
     pseudonym: str = field(default_factory=make_pseudonym)
 
 
@@ -154,7 +144,7 @@ class Server:
         slots: Slots,
         lasting: Lasting,
         dns: BoundDns | None,
-        keys: Keys | None,
+        keys: KeyFiles,
     ) -> None:
         self.config = config
         self.ca = ca
@@ -192,15 +182,6 @@ class Server:
         """Every listening socket."""
         dns = self.dns.sockets if self.dns is not None else ()
         return [*(sock for bound in self.bound for sock in bound.sockets), *dns]
-
-    @property
-    def tokens(self) -> Tokens | None:
-        """Signs and recognises tokens of the token server, if this is one."""
-        if self.keys is None:
-            return None
-        from mxart.access.tokens import Tokens  # noqa: PLC0415  # see above
-
-        return Tokens(self.keys, f"https://{self.config.token_server.hosts[0]}{TOKEN_PATH}")
 
     def serve(self, index: int, life: int, ready: Callable[[], None]) -> None:
         self.metrics.for_worker(index)
@@ -243,6 +224,7 @@ class _Worker:
             await parts.start(background)
             jobs = Jobs(JobPaths(self._config.data))
             await background.start(jobs.run)
+            rights = Rights.of(self._config, parts, server.keys, self._generation, server.lasting.guesses)
             own = OwnPages(self._metrics, lambda: not gateway.is_draining, lambda: server.ca.pem)
             gate = Gate(
                 parts.routes,
@@ -253,8 +235,9 @@ class _Worker:
                 indexes=parts.indexes,
                 limiter=limiter(limits, server.lasting.rates),
                 pseudonym=server.lasting.pseudonym,
-                tokens=server.tokens,
-                api=make_api(self._services(parts, jobs)),
+                reception=rights.reception,
+                token_pages=rights.token_pages,
+                api=make_api(self._services(parts, jobs, rights.management)),
             )
             gateway = Gateway(
                 handler=gate,
@@ -275,14 +258,14 @@ class _Worker:
             await parts.stop(max(0.0, deadline - trio.current_time()))
             background.cancel_scope.cancel()
 
-    def _services(self, parts: Parts, jobs: Jobs) -> Services:
+    def _services(self, parts: Parts, jobs: Jobs, management: Management) -> Services:
         """What the API works with."""
 
         async def collect(grace: float | None, dry_run: bool, tell: Tell) -> Report:
             return await run_round(space_task(self._config, grace=grace, dry_run=dry_run), tell)
 
         copying = Copying(parts.dialer, DataPaths(self._config.data).replications, self._config.replicate)
-        return Services(self._config, parts.contents, parts.repositories, jobs, collect, copying)
+        return Services(self._config, parts.contents, parts.repositories, jobs, collect, copying, management)
 
     async def _accept(self, gateway: Gateway, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> float:
         """Serve until told to stop and every connection is done, or the deadline, which is returned, has come."""

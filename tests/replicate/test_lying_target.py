@@ -539,20 +539,3 @@ async def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(
     with pytest.raises(MxartError, match="replications remember there"):
         await copy(source, target, file / "state")
     assert target.asked("POST") == []
-
-
-async def test_a_registry_that_counts_questions_is_asked_for_each_manifest_once(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    signature = image(b"signed")
-    tag = f"sha256-{app.manifest.digest[7:]}.sig"
-    for blob in signature.blobs:
-        source.on(f"/v2/app/blobs/{blob.digest}", say(blob.data))
-    offer_manifest(source, signature.manifest, tag)
-    source.on("/v2/app/tags/list", say(json.dumps({"name": "app", "tags": ["1", tag]})))
-    outcome = await copy(source, target)
-    assert outcome.tags == [tag, "1"]
-    asked = [seen.path.rpartition("/")[2] for seen in source.requests if "/manifests/" in seen.path]
-    assert asked == ["1", tag]
-    assert source.count("/v2/app/tags/list") == 1

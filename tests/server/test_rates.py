@@ -221,7 +221,7 @@ def get(server: Mxart, path: str) -> tuple[int, dict[str, str], bytes]:
 def test_a_client_over_its_rate_is_told_so_as_its_tool_shows_it_and_health_is_never_limited(tmp_path: Path) -> None:
     with mxart(tmp_path, CONFIG.format(rate=0.001, burst=20), workers=2) as server:
         statuses = [get(server, "/v2/")[0] for _ in range(60)]
-        assert statuses == [200] * 20 + [429] * 40
+        assert statuses == [401] * 20 + [429] * 40  # the door asks who is there
         status, fields, body = get(server, "/v2/docker.io/library/alpine/manifests/3")
         assert status == 429
         assert 900 < int(fields["retry-after"]) <= 1000

@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
-import base64
-import json
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from joserfc import jwt
 
+from kit.access import FORM, SUM, Site, basic, bearer
 from kit.wire import PEER
-from mxart.access.keys import Keys
-from mxart.access.tokens import Tokens
-from mxart.digest import Digest
-from mxart.errors import NotFound
-from mxart.message import Headers, Request, Response, Trace
-from mxart.metrics import Metrics
-from mxart.repos.base import NOBODY, Caller, File, Found, Listed, Listing
-from mxart.repos.oci.format import Oci
-from mxart.server.handler import Gate
-from mxart.server.metrics import families
-from mxart.server.own import OwnPages
-from mxart.server.routes import Mount, Routes
+from mxart.message import Peer, Response
 
-SUM = Digest.of(b"x")
 BLOB = f"/v2/library/a/blobs/{SUM}"
-FORM = "application/x-www-form-urlencoded"
+CONFIG = """
+[token_server]
+hosts = ["auth.docker.io"]
+[repository.hub]
+format = "oci"
+kind = "proxy"
+upstream = "https://registry-1.docker.io"
+hosts = ["registry-1.docker.io"]
+path = "/"
+relay = "denied"
+"""
+PASSWORD = "correct horse"
 
 
-class Repository:
-    """Knows nothing, and remembers who asked."""
-
-    def __init__(self) -> None:
-        self.name = "hub"
-        self.format = Oci()
-        self.callers: list[Caller] = []
-
-    def owns(self, package: str) -> bool:
-        return False
-
-    async def admit(self, caller: Caller, trace: Trace) -> None:
-        self.callers.append(caller)
-
-    async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
-        self.callers.append(caller)
-        raise NotFound("nothing here", subject="blob")
-
-    async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
-        raise AssertionError
-
-
-class Form:
-    """A request's body, in two pieces."""
-
-    def __init__(self, data: bytes) -> None:
-        self.length: int | None = len(data)
-        half = len(data) // 2
-        self._parts = [part for part in (data[:half], data[half:]) if part]
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        return self._parts.pop(0) if self._parts else b""
-
-
-class World:
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.keys = Keys.ephemeral()
-        self.repository = Repository()
-        metrics = Metrics(families(["hub"]), 1)
-        self.gate = Gate(
-            Routes([Mount("hub", "oci", ("registry-1.docker.io",), "/")], ["auth.docker.io"]),
-            {"hub": self.repository},
-            OwnPages(metrics, lambda: True, lambda: b""),
-            metrics,
-            tokens=Tokens(self.keys, "https://auth.docker.io/token", clock=lambda: self.now),
-        )
+class World(Site):
+    """An air-gapped Docker Hub."""
 
     async def ask(
         self,
@@ -83,26 +36,20 @@ class World:
         method: str = "GET",
         host: str = "auth.docker.io",
         form: str | None = None,
+        peer: Peer = PEER,
     ) -> tuple[Response, dict[str, object]]:
-        body = {} if form is None else {"body": Form(form.encode())}
-        request = Request(method, target, host, Headers(fields), PEER, **body)
-        response = await self.gate.handle(request)
-        text = b"".join(part for part in response.body.segments if isinstance(part, bytes))
-        return response, json.loads(text) if "json" in (response.headers.get("content-type") or "") else {}
-
-    def claims(self, answer: dict[str, object]) -> dict[str, object]:
-        return jwt.decode(str(answer["token"]), self.keys.signing, algorithms=["ES256"]).claims
+        return await super().ask(target, *fields, method=method, host=host, form=form, peer=peer)
 
 
-def basic(user: str, password: str) -> tuple[str, str]:
-    return "authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, CONFIG)
 
 
 PULL = {"type": "repository", "name": "library/a", "actions": ["pull"]}
 
 
-async def test_anybody_gets_a_token_for_what_anybody_may_do() -> None:
-    world = World()
+async def test_anybody_gets_a_token_for_what_anybody_may_do(world: World) -> None:
     scopes = f"scope={quote('repository:library/a:pull,push')}&scope=repository:b:push+registry:catalog:*+nonsense"
     response, answer = await world.ask(
         f"/token?service=registry.docker.io&{scopes}&account=me&client_id=docker&offline_token=true"
@@ -112,31 +59,27 @@ async def test_anybody_gets_a_token_for_what_anybody_may_do() -> None:
     assert answer["token"] == answer["access_token"]
     assert (answer["expires_in"], answer["issued_at"]) == (300, "2027-01-15T08:00:00Z")
     assert "refresh_token" not in answer
-    claims = world.claims(answer)
+    claims = world.claims(answer["token"])
     assert (claims["sub"], claims["aud"], claims["access"]) == ("", "registry.docker.io", [PULL])
 
 
-async def test_a_login_without_a_scope_and_a_post_by_nobody_get_one_too() -> None:
-    world = World()
+async def test_a_login_without_a_scope_and_a_post_by_nobody_get_one_too(world: World) -> None:
     _, answer = await world.ask("/token")
-    assert (world.claims(answer)["aud"], world.claims(answer)["access"]) == ("auth.docker.io", [])
+    assert (world.claims(answer["token"])["aud"], world.claims(answer["token"])["access"]) == ("auth.docker.io", [])
     _, answer = await world.ask("/token", basic("", ""))
     assert answer["token"]
     form = "grant_type=password&service=registry.docker.io&client_id=x&scope=repository%3Alibrary%2Fa%3Apull"
     response, answer = await world.ask("/token", ("content-type", f"{FORM}; charset=utf-8"), method="POST", form=form)
     assert (response.status, answer["scope"]) == (200, "repository:library/a:pull")
-    assert world.claims(answer)["access"] == [PULL]
+    assert world.claims(answer["token"])["access"] == [PULL]
 
 
-async def test_a_password_is_refused_in_words_that_clients_show() -> None:
-    world = World()
-    asked = [await world.ask("/token?service=s", basic("me", "secret"))]
-    asked += [await world.ask("/token?service=s", ("authorization", "Basic ?broken?"))]
-    for form in (
-        "grant_type=password&username=me&password=secret",
-        "grant_type=refresh_token&refresh_token=secret&service=s",
-    ):
-        asked.append(await world.ask("/token", ("content-type", FORM), method="POST", form=form))
+async def test_a_password_is_refused_in_words_that_clients_show(world: World) -> None:
+    form = "grant_type=password&username=me&password=secret"
+    asked = [
+        await world.ask("/token?service=s", basic("me", "secret")),
+        await world.ask("/token", ("content-type", FORM), method="POST", form=form),
+    ]
     for response, answer in asked:
         assert response.status == 401
         assert "docker logout" in str(answer["details"])
@@ -144,6 +87,11 @@ async def test_a_password_is_refused_in_words_that_clients_show() -> None:
         assert answer["error"] == "invalid_grant"
         assert (response.headers.get("www-authenticate") or "").startswith("Basic ")
         assert "secret" not in str(answer)
+    form = "grant_type=refresh_token&refresh_token=secret&service=s"
+    response, answer = await world.ask("/token", ("content-type", FORM), method="POST", form=form)
+    assert (response.status, answer["error"], "log in again" in str(answer)) == (401, "invalid_grant", True)
+    response, answer = await world.ask("/token?service=s", ("authorization", "Basic ?broken?"))
+    assert (response.status, "cannot be read" in str(answer["details"])) == (401, True)
 
 
 @pytest.mark.parametrize(
@@ -164,29 +112,27 @@ async def test_a_password_is_refused_in_words_that_clients_show() -> None:
     ],
 )
 async def test_what_no_client_means_is_refused_and_nothing_else_is_there(
-    target: str, method: str, form: str | None, status: int
+    world: World, target: str, method: str, form: str | None, status: int
 ) -> None:
-    response, answer = await World().ask(target, ("content-type", FORM), method=method, form=form)
+    response, answer = await world.ask(target, ("content-type", FORM), method=method, form=form)
     assert response.status == status
     assert answer["details"]
 
 
-async def test_a_form_in_another_language_is_refused() -> None:
-    response, _ = await World().ask("/token", ("content-type", "application/json"), method="POST", form="{}")
+async def test_a_form_in_another_language_is_refused(world: World) -> None:
+    response, _ = await world.ask("/token", ("content-type", "application/json"), method="POST", form="{}")
     assert response.status == 400
 
 
-async def test_a_token_of_ours_is_not_for_upstream_and_others_are() -> None:
-    world = World()
+async def test_a_token_of_ours_is_not_for_upstream_and_others_are(world: World) -> None:
     _, answer = await world.ask("/token?service=registry.docker.io")
     for shown, relayed in ((answer["token"], ""), ("theirs", "Bearer theirs")):
         response, _ = await world.ask(BLOB, ("authorization", f"Bearer {shown}"), host="registry-1.docker.io")
         assert response.status == 404
-        assert world.repository.callers.pop().authorization == relayed
+        assert world.repositories["hub"].callers.pop().authorization == relayed
 
 
-async def test_an_expired_or_forged_token_of_ours_is_401_with_the_way_to_another() -> None:
-    world = World()
+async def test_an_expired_or_forged_token_of_ours_is_401_with_the_way_to_another(world: World) -> None:
     _, answer = await world.ask("/token?service=registry.docker.io")
     token = str(answer["token"])
     forged = f"{token[:-6]}AAAAAA"
@@ -200,3 +146,124 @@ async def test_an_expired_or_forged_token_of_ours_is_401_with_the_way_to_another
         assert 'realm="https://auth.docker.io/token"' in (response.headers.get("www-authenticate") or "")
         ((error),) = (told["errors"],)
         assert "UNAUTHORIZED" in str(error)
+
+
+async def test_a_user_gets_what_he_may_do_of_what_he_asks_for_and_that_is_no_error(tmp_path: Path) -> None:
+    world = Site(tmp_path, LOCAL)
+    world.manage.create_user("ann", PASSWORD)
+    scopes = "scope=repository:team/app:pull,push,delete&scope=repository:team/x:*+repository:nowhere/x:pull"
+    scopes += "+registry:catalog:*"
+    response, answer = await world.ask(f"/-/token?service=mxart.test&{scopes}&account=ann", basic("ann", PASSWORD))
+    assert response.status == 200
+    claims = world.claims(answer["token"])
+    assert (claims["sub"], claims["aud"], claims["iss"]) == ("ann", "mxart.test", "mxart-test")
+    assert claims["access"] == [
+        {"type": "repository", "name": "team/app", "actions": ["pull", "push"]},
+        {"type": "repository", "name": "team/x", "actions": ["pull", "push"]},
+        {"type": "registry", "name": "catalog", "actions": ["*"]},
+    ]
+    form = f"grant_type=password&username=ann&password={quote(PASSWORD)}&client_id=x&service=mxart.test&scope="
+    response, answer = await world.ask(
+        "/-/token",
+        ("content-type", FORM),
+        method="POST",
+        form=form + quote("repository:team/app:delete,pull repository:team/app:push"),
+    )
+    assert (response.status, answer["scope"]) == (200, "repository:team/app:pull,push")
+    assert "refresh_token" not in answer
+
+
+LOCAL = """
+[repository.oci]
+format = "oci"
+kind = "local"
+path = "/team"
+[repository.closed]
+format = "oci"
+kind = "local"
+path = "/closed"
+[[permission]]
+repository = "closed"
+groups = "core"
+actions = ["read", "publish", "overwrite"]
+"""
+
+
+@pytest.mark.parametrize("way", ["get", "post"])
+async def test_a_client_that_keeps_no_password_gets_a_refresh_token(tmp_path: Path, way: str) -> None:
+    world = Site(tmp_path, LOCAL)
+    world.manage.create_user("ann", PASSWORD)
+    post = {"method": "POST", "host": "mxart.test"}
+    kind = ("content-type", FORM)
+    if way == "get":
+        _, answer = await world.ask("/-/token?service=mxart.test&offline_token=true", basic("ann", PASSWORD))
+    else:
+        form = f"grant_type=password&username=ann&password={quote(PASSWORD)}&access_type=offline&client_id=docker"
+        _, answer = await world.ask("/-/token", kind, form=form, **post)
+    refresh = str(answer["refresh_token"])
+    assert refresh.startswith("mxr_")
+    form = f"grant_type=refresh_token&refresh_token={refresh}&service=mxart.test&scope=repository:team/app:push"
+    _, answer = await world.ask("/-/token", kind, form=form, **post)
+    assert answer["scope"] == "repository:team/app:push"
+    assert world.claims(answer["token"])["sub"] == "ann"
+    # It is good for nothing else.
+    for shown in (bearer(refresh), basic("ann", refresh)):
+        response, _ = await world.ask("/v2/", shown)
+        assert response.status == 401
+    # As an identity token, docker sends it by POST; others as the password of "<token>".
+    response, _ = await world.ask("/-/token", basic("<token>", refresh))
+    assert response.status == 200
+    # And it ends with the password that it was got for.
+    world.manage.change_password("ann", "another password")
+    response, answer = await world.ask("/-/token", kind, form=form, **post)
+    assert (response.status, answer["error"]) == (401, "invalid_grant")
+
+
+async def test_nobody_gets_no_refresh_token(tmp_path: Path) -> None:
+    world = Site(tmp_path, LOCAL)
+    _, answer = await world.ask("/-/token?offline_token=true")
+    assert "refresh_token" not in answer
+
+
+async def test_what_is_got_by_a_bounded_token_is_bounded_alike(tmp_path: Path) -> None:
+    world = Site(tmp_path, LOCAL)
+    world.manage.create_user("ann", PASSWORD)
+    kept, text = world.manage.create_token("ann", "ci", actions=["read"], repositories=["oci:app"], seconds=60)
+    scope = "scope=repository:team/app:pull,push+repository:team/b:pull"
+    _, answer = await world.ask(f"/-/token?service=mxart.test&offline_token=1&{scope}", basic("ann", text))
+    only = [{"type": "repository", "name": "team/app", "actions": ["pull"]}]
+    assert world.claims(answer["token"])["access"] == only
+    form = f"grant_type=refresh_token&refresh_token={answer['refresh_token']}&service=mxart.test&{scope}"
+    ask = ("/-/token", ("content-type", FORM))
+    _, again = await world.ask(*ask, method="POST", form=form)
+    assert world.claims(again["token"])["access"] == only
+    # It does not outlive the token that it was got by.
+    world.now += 61
+    response, _ = await world.ask(*ask, method="POST", form=form)
+    assert response.status == 401
+    world.directory.revoke(kept.id)
+    assert world.directory.tokens() == []
+
+
+async def test_containerd_shows_a_users_own_token_as_a_refresh_token(tmp_path: Path) -> None:
+    world = Site(tmp_path, LOCAL)
+    world.manage.create_user("ann", PASSWORD)
+    _, text = world.manage.create_token("ann", "ci")
+    form = f"grant_type=refresh_token&refresh_token={text}&service=mxart.test&scope=repository:team/app:push"
+    _, answer = await world.ask("/-/token", ("content-type", FORM), method="POST", form=form)
+    assert answer["scope"] == "repository:team/app:push"
+
+
+async def test_a_user_of_ours_may_do_more_at_the_registry_that_we_stand_for(tmp_path: Path) -> None:
+    """An air-gapped site: docker logs in at auth.docker.io, and its token is for docker.io's own service."""
+    closed = 'hosts = ["docker.io", "registry-1.docker.io"]\nkind = "local"\nformat = "oci"\n'
+    world = World(tmp_path, f'[token_server]\nhosts = ["auth.docker.io"]\n[repository.hub]\n{closed}')
+    world.manage.create_user("ann", PASSWORD)
+    _, answer = await world.ask(
+        "/token?service=registry.docker.io&scope=repository:library/a:pull,push", basic("ann", PASSWORD)
+    )
+    assert world.claims(answer["token"])["access"] == [{**PULL, "actions": ["pull", "push"]}]
+    response, _ = await world.ask(BLOB, bearer(str(answer["token"])), host="registry-1.docker.io")
+    assert response.status == 404
+    assert world.repositories["hub"].callers[-1].grants.may("publish", "hub", "library/a")
+    assert not world.repositories["hub"].callers[-1].grants.may("publish", "hub", "library/b")

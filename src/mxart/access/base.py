@@ -6,12 +6,35 @@ names within the repository, without a slash at either end; "" is the repository
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from mxart.actions import ACTIONS, READING, Action
-from mxart.errors import Unauthorized
+from mxart.errors import Forbidden, Unauthorized
 
-__all__ = ("ACTIONS", "ANYBODY", "READING", "Action", "Anybody", "Grants")
+__all__ = (
+    "ACTIONS",
+    "ANYBODY",
+    "READING",
+    "Action",
+    "Anybody",
+    "Denied",
+    "Grants",
+    "LoginWanted",
+    "NotAllowed",
+    "WrongCredentials",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """What was denied, and by which rule: for the audit log."""
+
+    action: Action
+    repository: str
+    path: str
+    rule: str = ""
+    why: str = ""
 
 
 class Grants(Protocol):
@@ -42,10 +65,41 @@ class Anybody:
 
     def demand(self, action: Action, repository: str, path: str) -> None:
         if not self.may(action, repository, path):
-            raise Unauthorized(f"to {action} {path or 'anything'} in {repository} needs a login")
+            raise LoginWanted(
+                f"to {action} {path or 'anything'} in {repository} needs a login", Denied(action, repository, path)
+            )
 
     def sees(self, repository: str, path: str) -> bool:
         return True
 
 
 ANYBODY = Anybody()
+
+
+class LoginWanted(Unauthorized):
+    """A caller who has not logged in may not do this, or his token was not asked for it (`error`, RFC 6750 3.1).
+
+    The server adds the challenge that the client understands.
+    """
+
+    def __init__(self, message: str, denied: Denied, *, error: str = "") -> None:
+        super().__init__(message)
+        self.denied = denied
+        self.error = error
+
+
+class NotAllowed(Forbidden):
+    """A caller who has logged in may not do this."""
+
+    def __init__(self, message: str, denied: Denied) -> None:
+        super().__init__(message)
+        self.denied = denied
+
+
+class WrongCredentials(Unauthorized):
+    """A password or a token that is not good; `who` is the name that was given with it."""
+
+    def __init__(self, message: str, *, who: str = "", error: str = "") -> None:
+        super().__init__(message)
+        self.who = who
+        self.error = error

@@ -1,7 +1,7 @@
 """Users, groups and tokens at rest, in `<data>/access.sqlite` (0600), for all workers and the command line at once.
 
-Reading takes tens of microseconds and is for one thread, the event loop's; writing waits for the disk, and may be done
-in any.  `version` tells whoever remembers something whether it may have changed, whichever process has changed it.
+Reading takes tens of microseconds, writing waits for the disk; both may be done in any thread.  `version` tells whoever
+remembers something whether it may have changed, whichever process has changed it.
 """
 
 from __future__ import annotations
@@ -154,15 +154,16 @@ class Directory:
         """With all tokens. Raises NotFound; Conflict for the last administrator."""
         with self._transaction() as change:
             number = _user_number(change, name)
-            change.execute("DELETE FROM users WHERE id = ?", (number,))
-            _keep_an_administrator(change, name)
+            with _keeping_an_administrator(change, name):
+                change.execute("DELETE FROM users WHERE id = ?", (number,))
 
     def set_password(self, name: str, password: str, now: float) -> None:
         """`password` is what is kept of it. Logins that were made with the old one end. Raises NotFound, Conflict."""
         with self._transaction() as change:
             number = _user_number(change, name)
             changed = change.execute(
-                "UPDATE users SET password = ?, changed = ? WHERE id = ? AND NOT robot", (password, now, number)
+                "UPDATE users SET password = ?, changed = max(?, changed + 0.001) WHERE id = ? AND NOT robot",
+                (password, now, number),
             )
             if not changed.rowcount:
                 raise Conflict(f"{name} is a robot: it has no password, make a token for it")
@@ -172,8 +173,8 @@ class Directory:
         """Whether somebody is kept out, with all his tokens. Raises NotFound; Conflict for the last administrator."""
         with self._transaction() as change:
             number = _user_number(change, name)
-            change.execute("UPDATE users SET disabled = ? WHERE id = ?", (disabled, number))
-            _keep_an_administrator(change, name)
+            with _keeping_an_administrator(change, name):
+                change.execute("UPDATE users SET disabled = ? WHERE id = ?", (disabled, number))
 
     def add_group(self, name: str) -> None:
         """Make an empty group. Raises BadRequest, Conflict."""
@@ -200,8 +201,8 @@ class Directory:
         """Idempotent. Raises NotFound; Conflict for the last administrator."""
         with self._transaction() as change:
             pair = (_user_number(change, user), _group_number(change, group))
-            change.execute('DELETE FROM members WHERE user = ? AND "group" = ?', pair)
-            _keep_an_administrator(change, user)
+            with _keeping_an_administrator(change, user):
+                change.execute('DELETE FROM members WHERE user = ? AND "group" = ?', pair)
 
     def add_token(self, token: Token) -> None:
         """Raises NotFound if there is no such user."""
@@ -268,12 +269,19 @@ def _group_number(change: sqlite3.Connection, name: str) -> int:
     return int(row[0])
 
 
-def _keep_an_administrator(change: sqlite3.Connection, name: str) -> None:
-    """Raises Conflict if nobody is left who may do everything."""
-    left = change.execute(
-        """SELECT 1 FROM users JOIN members ON members.user = users.id JOIN groups ON groups.id = "group"
-        WHERE groups.name = ? AND NOT users.disabled LIMIT 1""",
+@contextmanager
+def _keeping_an_administrator(change: sqlite3.Connection, name: str) -> Iterator[None]:
+    """Raises Conflict if nobody is left afterwards who may do everything, and there was somebody before."""
+    before = _administrators(change)
+    yield
+    if before and not _administrators(change):
+        raise Conflict(f"{name} is the last administrator: put somebody else into the group {ADMINS} first")
+
+
+def _administrators(change: sqlite3.Connection) -> int:
+    (count,) = change.execute(
+        """SELECT count(*) FROM users JOIN members ON members.user = users.id JOIN groups ON groups.id = "group"
+        WHERE groups.name = ? AND NOT users.disabled""",
         (ADMINS,),
     ).fetchone()
-    if left is None:
-        raise Conflict(f"{name} is the last administrator: put somebody else into the group {ADMINS} first")
+    return int(count)

@@ -1,34 +1,13 @@
-"""The keys that sign tokens: made at the first start, kept below the data directory, changed now and then.
-
-    <directory>/          0700
-      issuer              the name that stands in our tokens as `iss`; other than any other installation's
-      <seconds>.pem 0600  a private key (P-256) by the Unix time that it was made at; the newest one signs
-
-A key that has signed for long enough gets a successor when the server starts or reloads.  It goes on verifying until
-every token that it signed has ended, and is removed then.  Workers get theirs by being forked.
-"""
+"""The keys that sign tokens, ready to sign and to verify. The library for it takes a while to import."""
 
 from __future__ import annotations
 
-import re
-import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from mxart.atomic import locked_directory, write_atomically
-from mxart.errors import ConfigError
-
-ROTATE_SECONDS = 90 * 86400.0
-"""How long a key signs, at least: it is looked at when the server starts or reloads."""
-KEEP_SECONDS = 86400.0
-"""How long a key verifies after its successor was made; longer than any token lives."""
-
-_CURVE = "P-256"
-_NAME = re.compile(r"(\d{12})\.pem\Z")
+from mxart.access.key_files import KeyFiles, new_key
 
 
 class Keys:
@@ -40,32 +19,19 @@ class Keys:
         self._by_id = {key.thumbprint(): key for key in keys}
 
     @classmethod
-    def open(cls, directory: Path, *, now: float | None = None) -> Keys:
-        """The keys of a directory, made or changed now if it is time. Blocks on the disk and on others who do so.
+    def load(cls, files: KeyFiles) -> Keys:
+        """Those of files that were read."""
+        return cls(files.issuer, [ECKey.import_key(data) for data in files.keys])
 
-        Raises ConfigError if what is there cannot be used.
-        """
-        now = time.time() if now is None else now
-        try:
-            with locked_directory(directory):
-                issuer = _issuer(directory / "issuer")
-                made = sorted(int(match[1]) for path in directory.iterdir() if (match := _NAME.match(path.name)))
-                if not made or now - made[-1] >= ROTATE_SECONDS:
-                    made.append(int(now))
-                    key = ECKey.generate_key(_CURVE)
-                    write_atomically(_path(directory, made[-1]), key.as_pem(private=True), 0o600)
-                for old, successor in zip(tuple(made), made[1:], strict=False):
-                    if now - successor >= KEEP_SECONDS:
-                        _path(directory, old).unlink()
-                        made.remove(old)
-                return cls(issuer, [_load(_path(directory, when)) for when in reversed(made)])
-        except OSError as error:
-            raise ConfigError(f"the keys for tokens in {directory} cannot be opened: {error.strerror}") from error
+    @classmethod
+    def open(cls, directory: Path, *, now: float | None = None) -> Keys:
+        """Those of a directory (KeyFiles.open). Raises ConfigError."""
+        return cls.load(KeyFiles.open(directory, now=now))
 
     @classmethod
     def ephemeral(cls, issuer: str = "mxart-test") -> Keys:
         """Keys that live in memory only."""
-        return cls(issuer, [ECKey.generate_key(_CURVE)])
+        return cls(issuer, [ECKey.import_key(new_key())])
 
     @property
     def signing_id(self) -> str:
@@ -75,29 +41,3 @@ class Keys:
     def find(self, key_id: str) -> ECKey | None:
         """The key of that name, if it may still verify."""
         return self._by_id.get(key_id)
-
-
-def _path(directory: Path, when: int) -> Path:
-    return directory / f"{when:012d}.pem"
-
-
-def _issuer(path: Path) -> str:
-    try:
-        found = path.read_text(encoding="ascii", errors="replace").strip()
-    except FileNotFoundError:
-        found = f"mxart-{secrets.token_hex(8)}"
-        write_atomically(path, f"{found}\n".encode(), 0o600)
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", found):
-        raise ConfigError(f"{path} does not hold a name: remove it to have another made; tokens that are out end then")
-    return found
-
-
-def _load(path: Path) -> ECKey:
-    try:
-        key = ECKey.import_key(path.read_bytes())
-        usable = key.is_private and key.curve_name == _CURVE
-    except (ValueError, TypeError, JoseError):
-        usable = False
-    if not usable:
-        raise ConfigError(f"{path} is not a P-256 private key in PEM: remove it to have another made")
-    return key

@@ -63,16 +63,3 @@ def parse_scopes(values: Iterable[str]) -> tuple[Scope, ...]:
             resource = (scope.type, scope.name)
             found[resource] = tuple(dict.fromkeys((*found.get(resource, ()), *scope.actions)))
     return tuple(Scope(*resource, actions) for resource, actions in found.items())
-
-
-def granted(asked: Iterable[Scope], may: frozenset[tuple[str, str]]) -> tuple[Scope, ...]:
-    """The part of what is asked that is among the permitted pairs of a resource's type and an action."""
-    reduced = (
-        Scope(scope.type, scope.name, tuple(action for action in scope.actions if (scope.type, action) in may))
-        for scope in asked
-    )
-    return tuple(scope for scope in reduced if scope.actions)
-
-
-ANONYMOUS = frozenset({("repository", "pull")})
-"""What whoever asks may do."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from mxart.body import Body
 from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
@@ -18,23 +17,36 @@ from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Format, Repository
+from mxart.repos.base import Caller, Format, Repository, Static
 from mxart.server import metrics as series
+from mxart.server.authentication import Identity
+from mxart.server.challenges import TOKEN_PATH
 from mxart.server.index import Index
 from mxart.server.own import OwnPages, page
 from mxart.server.rates import Limiter
+from mxart.server.reception import Demands, Reception
 from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository, ToTokens
 from mxart.server.token_pages import TokenPages
 from mxart.via import MAX_HOPS, hops, via
 from mxart.web.api import Api
 from mxart.web.operations import PREFIX as API_PREFIX
 
-if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
-    from mxart.access.tokens import Tokens
-
 log = logging.getLogger(__name__)
 
+_READS = ("GET", "HEAD")
 _NEVER_REFUSED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a request has come: what its refusal, and the audit log, have to say."""
+
+    repository: Repository | None = None
+    to: ToRepository | None = None
+    identity: Identity | None = None
+    demands: Demands | None = None
+    changes: bool = False
+    word: Callable[[Problem], Response] | None = None  # where no repository's format does
 
 
 class Gate:
@@ -51,7 +63,8 @@ class Gate:
         indexes: Mapping[str, Index] | None = None,
         limiter: Limiter | None = None,
         pseudonym: str = "",
-        tokens: Tokens | None = None,
+        reception: Reception | None = None,
+        token_pages: TokenPages | None = None,
         api: Api | None = None,
     ) -> None:
         self._routes = routes
@@ -63,45 +76,65 @@ class Gate:
         self._indexes = indexes or {}
         self._limiter = limiter
         self._pseudonym = pseudonym
-        self._tokens = tokens
+        self._reception = reception
+        self._token_pages = token_pages
         self._api = api
-        self._token_pages = TokenPages(tokens) if tokens is not None else None
 
     async def handle(self, request: Request) -> Response:
-        repository: Repository | None = None
-        word: Callable[[Problem], Response] | None = None  # where no repository's format does
+        at = _Place()
         try:
-            if request.path not in _NEVER_REFUSED:
-                if self._limiter is not None:
-                    self._limit(self._limiter, request)
-                if came_by := hops(request.headers):
-                    self._refuse_loop(came_by, request)
-            to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
-            if isinstance(to, ToOwn):
-                request.trace.outcome = "own"
-                if self._api is not None and to.path.startswith(API_PREFIX):
-                    word = self._api.word
-                    return await self._api.answer(request, self._caller(request))
-                return self._own.answer(request)
-            if isinstance(to, ToTokens):
-                assert self._token_pages is not None
-                request.trace.outcome, word = "own", self._token_pages.word
-                return await self._token_pages.answer(request)
-            repository = self._repositories[to.repository]
-            request.trace.repository = to.repository
-            if isinstance(to, ToIndex):
-                return await self._indexes[to.repository].answer(request, self._caller(request))
-            return await self._ask(repository, to, request)
+            response = await self._answer(request, at)
         except Problem as problem:
-            request.trace.notes.append(f"{problem.status}: {problem.message}")
-            return word(problem) if word is not None else self._word(problem, repository, request)
+            response = self._refusal(problem, request, at)
         except MxartError as error:  # a body that broke before it began, or a client that left while sending one
             request.trace.notes.append(str(error))
-            return self._word(UpstreamFailed(str(error)), repository, request)
+            response = self._word(UpstreamFailed(str(error)), request, at)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             request.trace.notes.append("internal error")
-            return self._word(Problem("internal error; the server's log tells more"), repository, request)
+            response = self._word(Problem("internal error; the server's log tells more"), request, at)
+        if at.changes and self._reception is not None:
+            name = at.repository.name if at.repository is not None else ""
+            self._reception.wrote(request, at.identity, at.demands, name, response.status)
+        return response
+
+    async def _answer(self, request: Request, at: _Place) -> Response:
+        if request.path not in _NEVER_REFUSED:
+            if self._limiter is not None:
+                self._limit(self._limiter, request)
+            if came_by := hops(request.headers):
+                self._refuse_loop(came_by, request)
+        to = self._routes.find(request.authority, request.peer.sni, request.path, request.query)
+        if isinstance(to, ToOwn | ToTokens):
+            request.trace.outcome = "own"
+            return await self._own_page(request, to, at)
+        at.repository = repository = self._repositories[to.repository]
+        request.trace.repository = to.repository
+        if isinstance(to, ToIndex):
+            caller = await self._caller(request, to, at, relays=True)
+            return await self._indexes[to.repository].answer(request, caller)
+        at.to = to
+        caller = await self._caller(request, to, at, relays=bool(repository.site))
+        return await self._ask(repository, to, request, caller, at)
+
+    async def _own_page(self, request: Request, to: ToOwn | ToTokens, at: _Place) -> Response:
+        if self._token_pages is not None and (isinstance(to, ToTokens) or to.path == TOKEN_PATH):
+            at.word = self._token_pages.word
+            return await self._token_pages.answer(request)
+        if self._api is not None and request.path.startswith(API_PREFIX):
+            at.word = self._api.word
+            return await self._api.answer(request, await self._caller(request, None, at, relays=False))
+        return self._own.answer(request)
+
+    def _refusal(self, problem: Problem, request: Request, at: _Place) -> Response:
+        request.trace.notes.append(f"{problem.status}: {problem.message}")
+        if self._reception is not None:
+            if self._reception.denied(problem, request, at.identity):
+                at.changes = False  # it is noted
+            form = self._format(request, at)
+            if at.word is None:
+                problem = self._reception.told(problem, request, at.to, form.name if form is not None else "")
+        return self._word(problem, request, at)
 
     def _refuse_loop(self, came_by: tuple[str, ...], request: Request) -> None:
         """Raises LoopDetected if the request came from ourselves, or by too many of us."""
@@ -125,28 +158,48 @@ class Gate:
                 f"too many requests from {request.peer.address}; the limit is {limiter}", retry_after=wait
             )
 
-    async def _ask(self, repository: Repository, to: ToRepository, request: Request) -> Response:
+    async def _ask(
+        self, repository: Repository, to: ToRepository, request: Request, caller: Caller, at: _Place
+    ) -> Response:
         operation = repository.format.parse(request.method, to.path, request.query, request.headers)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
-        response = await answer(repository, operation, request, self._caller(request))
+        if (
+            isinstance(operation, Static)
+            and self._reception is not None
+            and at.identity is not None
+            and self._reception.knock(to, at.identity)
+        ):
+            request.trace.outcome = "static"
+            response = operation.response
+        else:
+            response = await answer(repository, operation, request, caller)
         if to.namespace:  # distribution-spec, "Registry Proxying"
             return replace(response, headers=Headers((*response.headers, ("oci-namespace", to.namespace))))
         return response
 
-    def _caller(self, request: Request) -> Caller:
-        """Who asks, for upstream's eyes: a token of ours is not for them. Raises Unauthorized if one is not good."""
-        caller = Caller.of(request.headers)
-        if self._tokens is not None and self._tokens.recognise(caller.authorization) is not None:
-            return NOBODY
-        return caller
+    async def _caller(self, request: Request, to: ToRepository | ToIndex | None, at: _Place, *, relays: bool) -> Caller:
+        """Who asks. Raises Unauthorized for credentials that are not good, TooManyRequests."""
+        at.changes = request.method not in _READS
+        if self._reception is None:
+            return Caller.of(request.headers)
+        at.identity = identity = await self._reception.identify(request, to, relays=relays)
+        if not at.changes:
+            return identity.caller
+        at.demands = Demands(identity.caller.grants)
+        return replace(identity.caller, grants=at.demands)
 
-    def _word(self, problem: Problem, repository: Repository | None, request: Request) -> Response:
-        format_ = repository.format if repository is not None else None
-        if format_ is None and (request.path == "/v2" or request.path.startswith("/v2/")):
-            format_ = self._formats.get("oci")
-        if format_ is not None:
-            return format_.word(problem)
-        return plain_problem(problem)
+    def _format(self, request: Request, at: _Place) -> Format | None:
+        if at.repository is not None:
+            return at.repository.format
+        if request.path == "/v2" or request.path.startswith("/v2/"):
+            return self._formats.get("oci")
+        return None
+
+    def _word(self, problem: Problem, request: Request, at: _Place) -> Response:
+        if at.word is not None:
+            return at.word(problem)
+        form = self._format(request, at)
+        return form.word(problem) if form is not None else plain_problem(problem)
 
     def refuse(self, status: int, message: str, peer: Peer) -> Response:
         self._metrics.add(series.REFUSED)

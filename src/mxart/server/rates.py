@@ -80,10 +80,7 @@ class RateTable:
 
     def take(self, key: str, rate: Rate, now: int) -> int:
         """Spend one request of `key`'s: 0, or how many nanoseconds too early it comes. `now` is of a steady clock."""
-        digest = blake2b(key.encode(), digest_size=16, key=self._key).digest()
-        row = int.from_bytes(digest[:8], "little") % self._rows
-        tag = int.from_bytes(digest[8:], "little") or 1  # 0 is a slot that was never used
-        start = row * _SLOTS
+        start, tag = self._place(key)
         fcntl.lockf(self._file, fcntl.LOCK_EX, _SLOTS, start)
         try:
             slot = self._find(2 * start, tag)
@@ -94,6 +91,23 @@ class RateTable:
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, _SLOTS, start)
         return wait
+
+    def wait(self, key: str, rate: Rate, now: int) -> int:
+        """How many nanoseconds too early a request of `key`'s would come now. Nothing is spent."""
+        start, tag = self._place(key)
+        fcntl.lockf(self._file, fcntl.LOCK_EX, _SLOTS, start)
+        try:
+            slot = self._find(2 * start, tag)
+            known = self._words[slot + 1] if self._words[slot] == tag else 0
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, _SLOTS, start)
+        return rate.take(known, now)[1]
+
+    def _place(self, key: str) -> tuple[int, int]:
+        """The first slot of a key's row, and its tag."""
+        digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16, key=self._key).digest()
+        row = int.from_bytes(digest[:8], "little") % self._rows
+        return row * _SLOTS, int.from_bytes(digest[8:], "little") or 1  # 0 is a slot that was never used
 
     def _find(self, start: int, tag: int) -> int:
         """Where the tag is in a row, or else the slot that is free, or will be first."""

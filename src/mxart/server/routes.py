@@ -7,8 +7,9 @@ name.  The world is closed: what nothing claims is refused, and nothing here eve
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 from urllib.parse import unquote
 
 from mxart.errors import BadRequest, MisdirectedRequest, NotFound
@@ -29,12 +30,14 @@ class Mount:
 class ToRepository:
     """The repository, and the path below it, still escaped: "/v2/library/alpine/manifests/3.20".
 
-    `namespace` is the `ns` parameter, if it was found by that.
+    `namespace` is the `ns` parameter, if it was found by that.  `by` is how it was found; by host or `ns` the client
+    means the server that the repository stands for.
     """
 
     repository: str
     path: str
     namespace: str = ""
+    by: Literal["host", "ns", "path"] = field(default="path", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,11 @@ class Routes:
         self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
         self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The host names that repositories claim."""
+        return tuple(self._hosts)
+
     def find(self, authority: str, sni: str | None, path: str, query: str) -> ToRepository | ToIndex | ToTokens | ToOwn:
         """Raises NotFound, BadRequest, MisdirectedRequest (RFC 9110 section 7.4)."""
         if path.startswith("/-/"):
@@ -103,7 +111,7 @@ class Routes:
         if path == "/v2" or path.startswith("/v2/"):
             mount = self._by_host(host, sni)
             if mount is not None:
-                return ToRepository(mount.repository, path)
+                return ToRepository(mount.repository, path, by="host")
             return self._by_name(host, path, query)
         if path.startswith("/v1/"):
             mount = self._by_host(host, sni)
@@ -135,7 +143,7 @@ class Routes:
         if namespace is not None:
             wanted = host_of(namespace)
             if wanted in self._hosts:
-                return ToRepository(self._hosts[wanted].repository, path, wanted)
+                return ToRepository(self._hosts[wanted].repository, path, wanted, "ns")
             if wanted != host:
                 raise NotFound(f"no repository here stands for {wanted}", subject="name")
         rest = path[3:]  # "/docker.io/library/alpine/manifests/3.20"

@@ -1,40 +1,44 @@
-"""The token endpoint of a registry that we stand for, as clients ask it (distribution, docs/content/spec/auth).
+"""The token endpoint, as clients of registries ask it (distribution, docs/content/spec/auth): `/-/token` on every host,
+and `/token` on the hosts of registries' token servers that we stand for.
 
-    GET /token?service=registry.docker.io&scope=repository:library/alpine:pull      (token.md; Basic: a password)
-    POST /token   grant_type=password&service=...&scope=...&username=...            (oauth.md)
+    GET /-/token?service=...&scope=repository:team/app:pull,push     Basic: a password, or a token  (token.md)
+    POST /-/token   grant_type=password&service=...&scope=...&username=...&password=...             (oauth.md)
+                    grant_type=refresh_token&refresh_token=...
 
-Everybody gets a token for what everybody may do.  There are no users, so a password is always wrong, and its owner is
-told what to do; the answer's forms are those that docker ("details"), every registry client ("errors") and OAuth
-clients ("error", RFC 6749 section 5.2) show.
+Who shows nothing gets a token for what everybody may do.  A scope is cut down to what its asker may do, and that is
+no error; a wrong password is one.  The answer's forms are those that docker ("details"), every registry client
+("errors") and OAuth clients ("error", RFC 6749 section 5.2) show.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 import msgspec
+import trio
 
-from mxart.access.scopes import ANONYMOUS, granted, parse_scopes
+from mxart.access.base import WrongCredentials
+from mxart.access.control import Principal
+from mxart.access.management import Management
+from mxart.access.scopes import Scope, parse_scopes
 from mxart.body import Body
-from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge, Unauthorized
+from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem, TooLarge
 from mxart.message import Headers, Request, Response
+from mxart.server.authentication import Authenticator, basic_of
+from mxart.server.challenges import BASIC, TOKEN_PATH
+from mxart.server.names import words_granted
 
-if TYPE_CHECKING:  # signing takes a while to import, and few servers do it
-    from mxart.access.tokens import Tokens
+if TYPE_CHECKING:  # signing takes a while to import
+    from mxart.access.tokens import Holder
 
 PATH = "/token"
 
 _MAX_FORM = 65536  # bytes
 _MAX_FIELDS = 500
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}\Z")
-_NO_USERS = (
-    "this server has no users: images are read without a login. Log out (docker logout), or leave the user's name and "
-    "password away"
-)
 _OAUTH = {400: "invalid_request", 401: "invalid_grant", 413: "invalid_request"}
 _CODES = {401: "UNAUTHORIZED", 403: "DENIED", 429: "TOOMANYREQUESTS"}
 
@@ -42,32 +46,53 @@ Fields = dict[str, list[str]]
 
 
 class TokenPages:
-    """Answers on the hosts of the token server."""
+    """Answers for the paths of the token endpoint."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, authenticator: Authenticator, management: Management) -> None:
+        self._authenticator = authenticator
+        self._management = management
 
     async def answer(self, request: Request) -> Response:
         """Raises Problem, to be worded by `word`; what reading the body raises."""
-        if request.path != PATH:
+        if request.path not in {PATH, TOKEN_PATH}:
             raise NotFound(f"there is no {request.path} here: this host gives out tokens, at {PATH}")
+        address = request.peer.address
         if request.method in ("GET", "HEAD"):
             fields = _fields(request.query)
-            if _has_password(request.headers.get("authorization")):
-                raise _refused()
+            user, password = basic_of(request.headers)
+            principal = await self._login(user, password, address)
+            offline = _first(fields, "offline_token").lower() in {"true", "1"} and bool(password)
         elif request.method == "POST":
             fields = _fields(await _form(request))
-            _check_grant(fields)
+            principal = await self._granted(fields, address)
+            offline = _first(fields, "access_type") == "offline" and _first(fields, "grant_type") == "password"
         else:
-            raise MethodNotAllowed(f"{PATH} takes GET and POST", headers=(("allow", "GET, HEAD, POST"),))
-        return self._token(fields, request)
+            raise MethodNotAllowed(f"{request.path} takes GET and POST", headers=(("allow", "GET, HEAD, POST"),))
+        return await self._token(fields, request, principal, offline=offline)
 
-    def _token(self, fields: Fields, request: Request) -> Response:
-        service = fields.get("service", [""])[0] or request.authority.partition(":")[0]
+    async def _login(self, user: str, password: str, address: str) -> Principal:
+        if not user and not password:
+            return Principal()
+        return await self._authenticator.login(user, password, address)
+
+    async def _granted(self, fields: Fields, address: str) -> Principal:
+        grant = _first(fields, "grant_type")
+        if grant == "password":
+            return await self._login(_first(fields, "username"), _first(fields, "password"), address)
+        if grant == "refresh_token":
+            if shown := _first(fields, "refresh_token"):
+                return await self._authenticator.refresh(shown, address)
+            return Principal()
+        raise BadRequest("grant_type is to be password or refresh_token")
+
+    async def _token(self, fields: Fields, request: Request, principal: Principal, *, offline: bool) -> Response:
+        service = _first(fields, "service") or request.authority
         if not _SERVICE.match(service):
             raise BadRequest("service is not the name of one")
-        access = granted(parse_scopes(fields.get("scope", [])), ANONYMOUS)
-        minted = self._tokens.mint("", service, access)
+        asked = parse_scopes(fields.get("scope", []))
+        access = [scope for one in asked if (scope := self._reduced(one, request, service, principal)).actions]
+        tokens = await self._authenticator.signer.ready()
+        minted = tokens.mint(principal.name, service, access, _holder(principal))
         answer = {
             "token": minted.text,
             "access_token": minted.text,
@@ -76,10 +101,28 @@ class TokenPages:
         }
         if request.method == "POST":
             answer["scope"] = " ".join(map(str, access))
+        if offline and principal.user is not None:
+            name = f"{_first(fields, 'client_id') or 'a client'} at {request.peer.address}"
+            answer["refresh_token"] = await trio.to_thread.run_sync(
+                self._management.create_login, principal.name, name, principal.ceiling, principal.token or None
+            )
         return _json(200, answer)
+
+    def _reduced(self, scope: Scope, request: Request, service: str, principal: Principal) -> Scope:
+        """The part of a scope that its asker may have."""
+        access = self._authenticator.access
+        if scope.type == "registry" and scope.name == "catalog":
+            return Scope(scope.type, scope.name, ("*",) if principal.user is not None and "*" in scope.actions else ())
+        place = self._authenticator.names.place(request, scope.name, service) if scope.type == "repository" else None
+        if place is None:
+            return Scope(scope.type, scope.name, ())
+        words = words_granted(scope.actions, lambda action: access.decide(principal, action, *place).allowed)
+        return Scope(scope.type, scope.name, words)
 
     def word(self, problem: Problem) -> Response:
         """The answer to what went wrong, in the forms that token clients show."""
+        if isinstance(problem, WrongCredentials) and not problem.headers:
+            problem.headers = (("www-authenticate", BASIC),)
         error = {"code": _CODES.get(problem.status, "UNKNOWN"), "message": problem.message}
         return _json(
             problem.status,
@@ -116,27 +159,15 @@ async def _form(request: Request) -> str:
     return data.decode("ascii", "replace")
 
 
-def _check_grant(fields: Fields) -> None:
-    """There is nobody whom a password or a refresh token could be of; nobody in particular may ask as well."""
-    grant = fields.get("grant_type", [""])[0]
-    if grant not in ("password", "refresh_token"):
-        raise BadRequest("grant_type is to be password or refresh_token")
-    if any(fields.get(name, [""])[0] for name in ("username", "password", "refresh_token")):
-        raise _refused()
+def _first(fields: Fields, name: str) -> str:
+    return fields.get(name, [""])[0]
 
 
-def _has_password(authorization: str | None) -> bool:
-    scheme, _, text = (authorization or "").strip().partition(" ")
-    if scheme.lower() != "basic":
-        return False
-    try:
-        return base64.b64decode(text.strip(), validate=True).strip() not in (b"", b":")
-    except ValueError:
-        return True
+def _holder(principal: Principal) -> Holder:
+    from mxart.access.tokens import Holder  # noqa: PLC0415  # see above
 
-
-def _refused() -> Unauthorized:
-    return Unauthorized(_NO_USERS, headers=(("www-authenticate", 'Basic realm="mxart", charset="UTF-8"'),))
+    user = principal.user
+    return Holder(user.name, user.id, user.changed, principal.token) if user is not None else Holder()
 
 
 def _json(status: int, content: dict[str, object], more: tuple[tuple[str, str], ...] = ()) -> Response:

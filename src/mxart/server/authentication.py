@@ -1,0 +1,369 @@
+"""Who sends a request: the Authorization field becomes a user of ours, somebody of an upstream's, or nobody.
+
+Ours are a user's password (Basic), a token that a user made (`mxt_…`, as Bearer or as anybody's Basic password), and
+the signed tokens that we hand out (Bearer).  What has been verified is remembered by the field's own text until users
+or tokens change, whoever changes them, so that it is looked up once and is a dictionary's question from then on.
+Anything else is somebody else's: an upstream may know him.
+
+Passwords are verified in threads, few at a time, since each takes memory and tens of milliseconds; wrong ones make the
+next attempts slower (see guesses), and the same wrong one again is known without another look.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from mxart.access.base import WrongCredentials
+from mxart.access.control import Access, Principal
+from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, parse_token, verify_password
+from mxart.access.directory import Directory
+from mxart.access.people import UNBOUNDED, Token, User
+from mxart.errors import TooManyRequests
+from mxart.message import Headers, Request
+from mxart.repos.base import Caller
+from mxart.server.grants import Granted
+from mxart.server.guesses import Guesses
+from mxart.server.names import Names
+from mxart.server.routes import query_value
+
+if TYPE_CHECKING:  # signing takes a while to import, and is only wanted when a signed token is shown or made
+    from mxart.access.key_files import KeyFiles
+    from mxart.access.tokens import Shown, Tokens
+
+_REMEMBERED = 4096
+_WRONG_SECONDS = 30.0
+_AT_ONCE = 2  # passwords verified at the same time, in this worker
+_WAITING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. `ours`: by credentials of ours.  `foreign`: by somebody else's, which the caller holds for upstream.
+
+    `until` is when what was shown runs out, in Unix time.
+    """
+
+    caller: Caller
+    principal: Principal
+    ours: bool = False
+    foreign: bool = False
+    until: float = math.inf
+
+
+class Signer:
+    """Our signed tokens, ready when they are first wanted."""
+
+    def __init__(self, files: KeyFiles, clock: Callable[[], float] = time.time) -> None:
+        self._files = files
+        self._clock = clock
+        self._tokens: Tokens | None = None
+        self._turn = trio.Lock()
+
+    async def ready(self) -> Tokens:
+        """What signs and recognises."""
+        if self._tokens is None:
+            async with self._turn:
+                if self._tokens is None:
+                    self._tokens = await trio.to_thread.run_sync(self._load)
+        return self._tokens
+
+    def _load(self) -> Tokens:
+        from mxart.access.keys import Keys  # noqa: PLC0415  # see above
+        from mxart.access.tokens import Tokens  # noqa: PLC0415
+
+        return Tokens(Keys.load(self._files), clock=self._clock)
+
+
+class Authenticator:
+    """Of one worker."""
+
+    def __init__(
+        self,
+        access: Access,
+        directory: Directory,
+        signer: Signer,
+        guesses: Guesses,
+        names: Names,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self.access = access
+        self.names = names
+        self.signer = signer
+        self._guesses = guesses
+        self._clock = clock
+        self._threads = trio.CapacityLimiter(_AT_ONCE)
+        self._version = -1
+        self._known: dict[object, Identity] = {}
+        self._wrong: dict[object, tuple[float, str]] = {}
+        self._nobody = self._identity(Principal())
+
+    # who sends a request
+
+    def known(self, request: Request) -> Identity | None:
+        """Who it is, if that needs no waiting: a microsecond or two."""
+        self._settle()
+        values = request.headers.get_all("authorization")
+        if not values:
+            return self._nobody
+        text = values[0]
+        found = self._known.get(text) or self._known.get(_signed_key(text, request))
+        if found is None or len(values) > 1 or self._clock() >= found.until:
+            return None
+        return found
+
+    async def identify(self, request: Request, by: str = "path") -> Identity:
+        """Who it is; `by` is how the request was routed (ToRepository.by).
+
+        Raises WrongCredentials for credentials of ours that are not good, TooManyRequests.
+        """
+        found = self.known(request)
+        if found is not None:
+            return found
+        before = self._version
+        caller = Caller.of(request.headers)  # who sends several fields, or of a kind that nobody takes, shows nothing
+        text, address = caller.authorization, request.peer.address
+        if not text:
+            return self._nobody
+        if caller.scheme == "basic":
+            found = await self._basic(text, address)
+        else:
+            shown = text.partition(" ")[2].strip()
+            token = parse_token(shown)
+            if token is not None:
+                found = self._by_token(await self._good(token, API_PREFIX, "", address))
+            else:
+                found = await self._signed(caller, request, by)
+                if found is not None:
+                    return self._remember(_signed_key(text, request), found, before)
+        return self._remember(text, found or self._foreign(caller), before)
+
+    def _foreign(self, caller: Caller) -> Identity:
+        return replace(
+            self._nobody, caller=replace(self._nobody.caller, authorization=caller.authorization), foreign=True
+        )
+
+    async def refuse(self, request: Request) -> WrongCredentials:
+        """The answer to credentials of nobody whom we know, where no upstream is asked about them.
+
+        It takes as long as a wrong password. Raises TooManyRequests.
+        """
+        text, address = Caller.of(request.headers).authorization, request.peer.address
+        if text[:5].lower() != "basic":
+            return WrongCredentials("this token was not made here: get another", error="invalid_token")
+        user, password = _decoded(text)
+        self._refuse_known(text)
+        await self._verify(text, user, "", password, address)
+        return self._refusal(text, user, address)
+
+    async def _basic(self, text: str, address: str) -> Identity | None:
+        user, password = _decoded(text)
+        token = parse_token(password)
+        if token is not None:
+            return self._by_token(await self._good(token, API_PREFIX, user, address))
+        return self._by_user(await self._user(text, user, password, address)) if self.directory.user(user) else None
+
+    async def login(self, user: str, password: str, address: str) -> Principal:
+        """Who shows a name and a password, or a token for one: at the token endpoint.
+
+        Raises WrongCredentials, TooManyRequests.
+        """
+        token = parse_token(password)
+        if token is not None:
+            prefix = token.prefix if user in {"", "<token>"} else API_PREFIX
+            return self._by_token(await self._good(token, prefix, user, address)).principal
+        key = (user, password)
+        before = self._settle()
+        found = self._known.get(key)
+        if found is None:
+            found = self._remember(key, self._by_user(await self._user(key, user, password, address)), before)
+        return found.principal
+
+    async def refresh(self, text: str, address: str) -> Principal:
+        """Who shows a refresh token, or a token of a user's own in its place. Raises as `login`."""
+        token = parse_token(text)
+        if token is None:
+            await self._slowly("", address)
+            self._guesses.wrong("", address)
+            raise WrongCredentials("this is no refresh token of ours: log in again")
+        return self._by_token(await self._good(token, token.prefix, "", address)).principal
+
+    # passwords
+
+    async def _user(self, key: object, user: str, password: str, address: str) -> User:
+        self._refuse_known(key)
+        kept = self.directory.password(user)
+        good = await self._verify(key, user, kept, password, address)
+        found = self.directory.user(user)
+        if not good or found is None:
+            raise self._refusal(key, user, address)
+        if found.disabled:
+            raise WrongCredentials(f"the user {user} is disabled", who=user)
+        self._guesses.right(user, address)
+        return found
+
+    async def _verify(self, key: object, user: str, kept: str, password: str, address: str) -> bool:
+        """Raises TooManyRequests where too much has been guessed, or where too many wait."""
+        await self._slowly(user, address)
+        if self._threads.statistics().tasks_waiting >= _WAITING:
+            raise TooManyRequests("too many logins at once: try again", retry_after=1.0)
+        async with self._threads:
+            if key in self._known:  # somebody else has waited for the same
+                return True
+            self._refuse_known(key)
+            return await trio.to_thread.run_sync(verify_password, kept, password)
+
+    async def _slowly(self, user: str, address: str) -> None:
+        delay = self._guesses.delay(user, address)
+        if delay:
+            await trio.sleep(delay)
+
+    def _refuse_known(self, key: object) -> None:
+        wrong = self._wrong.get(key)
+        if wrong is not None and 0 <= self._clock() - wrong[0] < _WRONG_SECONDS:
+            raise WrongCredentials(_WRONG, who=wrong[1])
+
+    def _refusal(self, key: object, user: str, address: str) -> WrongCredentials:
+        self._guesses.wrong(user, address)
+        if len(self._wrong) >= _REMEMBERED:
+            self._wrong.clear()
+        self._wrong[key] = (self._clock(), user)
+        return WrongCredentials(_WRONG, who=user)
+
+    # tokens
+
+    async def _good(self, shown: ShownToken, prefix: str, user: str, address: str) -> Token:
+        """A token that is good, and of the kind that is wanted; shown by the user of that name, if by one of ours."""
+        kept = self.directory.token(shown.id)
+        kind = {API_PREFIX: "api", LOGIN_PREFIX: "login"}[shown.prefix]
+        if kept is None or kept.kind != kind or not shown.is_kept_as(kept.hash):
+            await self._slowly("", address)
+            self._guesses.wrong("", address)
+            raise WrongCredentials("this token is not good: it was revoked, or never made here", who=user)
+        if shown.prefix != prefix:
+            raise WrongCredentials("a login token is for the token endpoint only: log in again", who=kept.user)
+        return kept
+
+    def _by_token(self, token: Token) -> Identity:
+        """Raises WrongCredentials if it has expired, or its user may not come in."""
+        until = self._lasts(token)
+        user = self.directory.user(token.user)
+        if user is None or user.disabled:
+            raise WrongCredentials(f"the user {token.user} is disabled, or gone", who=token.user)
+        return self._identity(Principal(user, token.id, token.ceiling), ours=True, until=until)
+
+    def _lasts(self, token: Token) -> float:
+        """Until when a token is good, with the one that it was got by. Raises WrongCredentials if it is over."""
+        until = math.inf
+        link: Token | None = token
+        while link is not None:
+            if link.is_over(self._clock()):
+                raise WrongCredentials("this token has expired: make another", who=token.user)
+            until = min(until, math.inf if link.expires is None else link.expires)
+            link = self.directory.token(link.parent) if link.parent else None
+        return until
+
+    def _by_user(self, user: User) -> Identity:
+        return self._identity(Principal(user), ours=True)
+
+    async def _signed(self, caller: Caller, request: Request, by: str) -> Identity | None:
+        """The bearer of a signed token; None if it is not one of ours."""
+        if caller.authorization.count(".") != 2:
+            return None
+        shown = (await self.signer.ready()).recognise(caller.authorization)
+        if shown is None:
+            return None
+        if not self.names.is_service(shown.service, request, by):
+            raise WrongCredentials(
+                f"the token is for {shown.service}, not for here: get another", error="invalid_token"
+            )
+        principal, until = self._holder(shown, request)
+        return self._identity(principal, ours=True, until=min(until, shown.until))
+
+    def _holder(self, shown: Shown, request: Request) -> tuple[Principal, float]:
+        """For whom a signed token was made, as he is now, and until when his own token lasts."""
+        holder = shown.holder
+        if not holder.user:
+            return Principal(), math.inf
+        user = self.directory.user_of(holder.user)
+        if user is None or user.disabled:
+            raise WrongCredentials(f"{holder.name} is disabled, or gone", who=holder.name, error="invalid_token")
+        ceiling, until = UNBOUNDED, math.inf
+        if holder.token:
+            token = self.directory.token(holder.token)
+            if token is None:
+                raise WrongCredentials("the token behind this one was revoked", who=user.name, error="invalid_token")
+            ceiling, until = token.ceiling, self._lasts(token)
+        elif user.changed != holder.password_set:
+            raise WrongCredentials("the password has been changed since", who=user.name, error="invalid_token")
+        return Principal(user, holder.token, ceiling, self.names.scopes(request, shown.access)), until
+
+    # memory
+
+    def _identity(self, principal: Principal, *, ours: bool = False, until: float = math.inf) -> Identity:
+        caller = Caller(name=principal.name, grants=Granted(self.access, principal))
+        return Identity(caller, principal, ours=ours, until=until)
+
+    def _settle(self) -> int:
+        """Forget what may hold no longer; the number of what is remembered from here on."""
+        version = self.directory.version()
+        if version != self._version:
+            self._version = version
+            self._known.clear()
+            self._wrong.clear()
+            self._nobody = self._identity(Principal())
+        return version
+
+    def _remember(self, key: object, identity: Identity, before: int) -> Identity:
+        if before != self._settle():
+            return identity  # something has changed while we looked: the next request looks again
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[key] = identity
+        return identity
+
+
+_WRONG = (
+    "wrong user name or password; what everybody may read needs neither: log out (docker logout), or leave both away"
+)
+
+
+def _signed_key(text: str, request: Request) -> tuple[str, str, str | None, str | None]:
+    """A signed token's scopes are names as clients see them: by this host, and for this `ns`."""
+    namespace = query_value(request.query, "ns") if "ns=" in request.target else None
+    return text, request.authority, request.peer.sni, namespace
+
+
+def basic_of(headers: Headers) -> tuple[str, str]:
+    """User and password of a request's Basic credentials; both "" if it shows none.
+
+    Raises WrongCredentials if it shows some that cannot be read.
+    """
+    caller = Caller.of(headers)
+    if caller.scheme != "basic":
+        return "", ""
+    found = _decoded(caller.authorization)
+    if found == ("", "") and caller.authorization[6:].strip() != "Og==":
+        raise WrongCredentials("the credentials cannot be read: Basic is user:password in base64")
+    return found
+
+
+def _decoded(authorization: str) -> tuple[str, str]:
+    """User and password of Basic credentials (RFC 7617); both "" if they cannot be read."""
+    try:
+        data = base64.b64decode(authorization.partition(" ")[2].strip(), validate=True)
+    except ValueError:
+        return "", ""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    user, colon, password = text.partition(":")
+    return (user, password) if colon else ("", "")
