@@ -110,12 +110,9 @@ class _Walk:
             return found
         for ending in _COMPANIONS:
             tag = f"{digest.algorithm}-{digest.hex}{ending}"
-            try:
-                manifest = await self._source.manifest(tag)
-            except NotFound:
-                continue
-            self._plan.companions[tag] = manifest.digest
-            found.append(manifest)
+            if (manifest := await self._source.maybe(tag)) is not None:
+                self._plan.companions[tag] = manifest.digest
+                found.append(manifest)
         return found
 
 
