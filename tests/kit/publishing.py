@@ -178,6 +178,11 @@ class FakePublications:
             if key not in self.referring and record.digest not in needed | named
         )
 
+    def begun(self, repository: str, package: str) -> bool:
+        files = self._catalog.files.items()
+        paths = [path for (name, path), record in files if name == repository and record.package == package]
+        return bool(paths) and not any("/manifests/" in path for path in paths)
+
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         return [
             Holder(repository, record.package, path)

@@ -290,9 +290,12 @@ async def test_a_package_is_owned_by_more_than_remarks_on_what_others_hold(shop:
         return replace(made, referrer=Referrer(subject, "a/b", b"{}"))
 
     assert not owned()
+    assert not shop.publications.begun("own", "app")
     await shop.publications.publish(blob(LAYER), there)
     assert not owned()  # an upload for whatever
+    assert shop.publications.begun("own", "app")
     await shop.publications.publish(remark("signature", OTHER), there)
+    assert not shop.publications.begun("own", "app")
     await shop.publications.publish(manifest("old signature", need(LAYER), tags=("sha256-00.sig",)), there)
     assert not owned()
     assert shop.publications.owned("own", "app", "")  # a format that knows no such tags

@@ -54,8 +54,8 @@ class Local:
         self._owned: dict[str, bool] = {}
         self._generation: int | None = None
 
-    def holds(self, package: str) -> bool:
-        return self._stock.catalog.has_package(self.name, package)
+    def begun(self, package: str) -> bool:
+        return self._stock.publications.begun(self.name, package)
 
     def owns(self, package: str) -> bool:
         generation = self._stock.catalog.generation()
@@ -67,10 +67,13 @@ class Local:
             owned = self._owned[package] = self._published(package)
         return owned
 
+    def _holds(self, package: str) -> bool:
+        return self._stock.catalog.has_package(self.name, package)
+
     def _published(self, package: str) -> bool:
         referring = self.format.referring
         if referring is None:
-            return self.holds(package)
+            return self._holds(package)
         return self._stock.publications.owned(self.name, package, referring.companions)
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
@@ -87,7 +90,7 @@ class Local:
             listed = await self._listed(operation, trace) if isinstance(operation, Document) else None
             if listed is not None:
                 return listed
-            if not self.holds(operation.package):
+            if not self._holds(operation.package):
                 raise NotFound(f"{self.name} has no {operation.package}", subject="name")
             raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
         found = await self._shelf.take(operation, known, now)
@@ -98,7 +101,7 @@ class Local:
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         trace.outcome = "local"
-        if operation.of == "tags" and not self.holds(operation.package):
+        if operation.of == "tags" and not self._holds(operation.package):
             raise NotFound(f"{self.name} has no {operation.package}", subject="name")
         names: list[str] = []
         after = operation.after

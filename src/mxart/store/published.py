@@ -182,6 +182,10 @@ class Publications(Protocol):
         """
         ...
 
+    def begun(self, repository: str, package: str) -> bool:
+        """Whether files are kept of this package, and none that has links."""
+        ...
+
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         """Names under which these bytes are kept, in any repository."""
         ...
