@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from mxart.access.key_files import KeyFiles
-from mxart.access.management import Management
 from mxart.app_access import Rights, prepare_access
 from mxart.app_ca import authority, tls_server
-from mxart.app_space import space_task
+from mxart.app_space import retire_one, space_task
 from mxart.build import Parts, Trust
 from mxart.claims import served_names
 from mxart.config import Config
@@ -237,7 +236,7 @@ class _Worker:
                 pseudonym=server.lasting.pseudonym,
                 reception=rights.reception,
                 token_pages=rights.token_pages,
-                api=make_api(self._services(parts, jobs, rights.management)),
+                api=make_api(self._services(parts, jobs, rights)),
             )
             gateway = Gateway(
                 handler=gate,
@@ -258,14 +257,25 @@ class _Worker:
             await parts.stop(max(0.0, deadline - trio.current_time()))
             background.cancel_scope.cancel()
 
-    def _services(self, parts: Parts, jobs: Jobs, management: Management) -> Services:
+    def _services(self, parts: Parts, jobs: Jobs, rights: Rights) -> Services:
         """What the API works with."""
+        config = self._config
 
         async def collect(grace: float | None, dry_run: bool, tell: Tell) -> Report:
-            return await run_round(space_task(self._config, grace=grace, dry_run=dry_run), tell)
+            return await run_round(space_task(config, grace=grace, dry_run=dry_run), tell)
 
-        copying = Copying(parts.dialer, DataPaths(self._config.data).replications, self._config.replicate)
-        return Services(self._config, parts.contents, parts.repositories, jobs, collect, copying, management)
+        return Services(
+            config,
+            parts.contents,
+            parts.repositories,
+            jobs,
+            collect=collect,
+            retire=partial(retire_one, config),
+            copying=Copying(parts.dialer, DataPaths(config.data).replications, config.replicate),
+            management=rights.management,
+            access=rights.reception.authenticator.access,
+            audit=rights.audit,
+        )
 
     async def _accept(self, gateway: Gateway, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> float:
         """Serve until told to stop and every connection is done, or the deadline, which is returned, has come."""

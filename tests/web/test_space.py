@@ -55,6 +55,8 @@ async def test_a_collection_is_a_job_that_tells_what_it_freed(tmp_path: Path) ->
         "own.bytes": 300,
         "hub.files": 1,
         "hub.bytes": 50,
+        "own.tags": 4,
+        "own.manifests": 3,
     }
     assert again["subject"] == "all stores"
 
@@ -80,6 +82,33 @@ async def test_space_is_for_those_who_manage(tmp_path: Path) -> None:
             assert (await world.call(method, path, body, caller=NOBODY)).status == 401
         assert world.rounds == []
         assert await world.jobs.every() == []
+
+
+async def test_what_retention_would_let_go_is_told_and_then_let_go_by_a_job(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        for number in range(5):
+            await world.keep("own", "team/app", f"v{number}", b"%d" % number, created=1000.0 + number)
+        await world.keep("own", "team/app", "latest", b"0", created=1000.0)
+        told = await world.call("GET", "/repositories/own/retention", caller=ADMIN)
+        first = await world.call("GET", "/repositories/own/retention?limit=1", caller=ADMIN)
+        assert (told.json["tags"], first.json["tags"], len(first.json["items"])) == (3, 3, 1)
+        assert {item["name"] for item in told.json["items"] if item["what"] == "tag"} == {"v0", "v1", "v2"}
+        assert "not one of the newest 2" in told.json["items"][0]["why"]
+        assert await world.jobs.every() == [], "nothing was begun, and nothing went"
+        job = await ended(world, await world.call("POST", "/repositories/own/retention", {}, caller=ADMIN))
+        assert (job["state"], job["kind"], job["result"]["tags"]) == ("done", "retention", 3)
+        left = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags", caller=ADMIN)
+        assert [item["name"] for item in left.json["items"]] == ["latest", "v3", "v4"]
+
+
+async def test_retention_without_rules_or_rights_is_refused(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        for name, status in (("hub", 409), ("nobody", 404)):
+            assert (await world.call("GET", f"/repositories/{name}/retention", caller=ADMIN)).status == status
+            assert (await world.call("POST", f"/repositories/{name}/retention", {}, caller=ADMIN)).status == status
+        for caller, status in ((EVE, 403), (NOBODY, 401)):
+            assert (await world.call("GET", "/repositories/own/retention", caller=caller)).status == status
+            assert (await world.call("POST", "/repositories/own/retention", {}, caller=caller)).status == status
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ class Grants(Protocol):
         """Whether a package's name may stand in a list that the caller is shown (a catalog)."""
         ...
 
+    @property
+    def delegated(self) -> bool:
+        """Whether the caller shows a token: less than a password, even where it may do all that its user may."""
+        ...
+
 
 class Anybody:
     """Reads and fetches everything, and does nothing else: what holds where no users are."""
@@ -71,6 +76,10 @@ class Anybody:
 
     def sees(self, repository: str, path: str) -> bool:
         return True
+
+    @property
+    def delegated(self) -> bool:
+        return False
 
 
 ANYBODY = Anybody()

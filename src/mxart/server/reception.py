@@ -140,6 +140,10 @@ class Demands:
     def sees(self, repository: str, path: str) -> bool:
         return self._grants.sees(repository, path)
 
+    @property
+    def delegated(self) -> bool:
+        return self._grants.delegated
+
 
 def writes(request: Request) -> bool:
     """Whether a request is for changing something."""

@@ -66,6 +66,9 @@ class Api:
             raise MethodNotAllowed(f"this resource takes {match.allow}", headers=(("allow", match.allow),))
         if line.changes:
             _refuse_other_sites(request)
+        if line.needs.login and not caller.name:
+            wanted = f"{line.summary[:1].lower()}{line.summary[1:].removesuffix('.')}"
+            raise Unauthorized(f"this needs a login: {wanted}", headers=_CHALLENGE)
         where = line.parameters(request.query, match.in_path)
         _demand(line, where, caller)
         body = line.sent(await _body(request) if line.takes_body else b"")
@@ -123,10 +126,14 @@ async def _body(request: Request) -> bytes:
 def _demand(line: Operation[Record, Record], where: Record, caller: Caller) -> None:
     """Raises Unauthorized or Forbidden where the caller lacks what the operation needs."""
     needs = line.needs
-    if needs.login and not caller.name:
-        raise Unauthorized(f"this needs a login: {line.summary[:1].lower()}{line.summary[1:-1]}", headers=_CHALLENGE)
-    if needs.action is None or (needs.own and caller.name and caller.name == getattr(where, needs.own)):
+    if needs.action is None:
         return
+    if needs.own and caller.name and caller.name == getattr(where, needs.own):
+        # A token is good for what it was made for; were it good for other tokens, nothing would bound it.
+        if not line.changes or not caller.grants.delegated:
+            return
+        if not caller.grants.may(needs.action, "*", ""):
+            raise Forbidden(f"a token is not enough for this: show the password of {caller.name}")
     repository = str(getattr(where, needs.repository)) if needs.repository else "*"
     caller.grants.demand(needs.action, repository, str(getattr(where, needs.package)) if needs.package else "")
 

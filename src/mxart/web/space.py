@@ -81,7 +81,7 @@ class SpaceOperations:
             "startCollection",
             "POST",
             "/gc",
-            "Give space back: evict from caches that are too large, remove what nothing refers to.",
+            "Give space back: apply retention rules, shrink caches that are too large, remove what nothing needs.",
             _MANAGE,
             self._start,
             tag="space",
@@ -128,6 +128,8 @@ def told(report: Report) -> Result:
     told: dict[str, int | str] = {"files": report.freed.files, "bytes": report.freed.bytes}
     for name, freed in sorted(parts.items()):
         told |= {f"{name}.files": freed.files, f"{name}.bytes": freed.bytes}
+    for name, retired in report.retired.items():
+        told |= {f"{name}.tags": retired.tags, f"{name}.manifests": retired.manifests}
     return told
 
 
