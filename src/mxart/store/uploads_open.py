@@ -273,7 +273,7 @@ async def _gather(body: RequestBody, most: int, at: int, end: int) -> _Batch:
             batch.failure, batch.more = error, False
             break
         if at + batch.size + len(chunk) > end:
-            chunk = chunk[: end - at - batch.size]
+            chunk = chunk[: max(0, end - at - batch.size)]
             batch.failure = _too_large(end)
         batch.more = bool(chunk) and batch.failure is None
         if chunk:
