@@ -48,9 +48,10 @@ from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
 from mxart.store.uploads import DiskUploads
 from mxart.upstream.dial import Dialer
+from mxart.web.api import Api
 from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
-from mxart.web.operations import PREFIX
+from mxart.web.prefix import PREFIX
 from mxart.web.replication import Copying
 from mxart.web.table import Services, make_api
 
@@ -171,10 +172,13 @@ class ApiWorld:
         )
         self.api = make_api(services)
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
-        self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
+        self.gate = Gate(Routes([]), {}, own, self.metrics, api=self._there)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))
         self.document: dict[str, Any] = described
         self.called: set[str] = set()
+
+    async def _there(self) -> Api:
+        return self.api
 
     async def _collect(self, grace: float | None, dry_run: bool, tell: Tell) -> Report:
         """A round that takes something away."""

@@ -30,7 +30,8 @@ from mxart.errors import (
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import Caller
 from mxart.web.openapi import Document, ProblemDetails, document
-from mxart.web.operations import ANYBODY, PREFIX, Asked, Nothing, Operation, Record, Table, operation
+from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Record, Table, operation
+from mxart.web.prefix import PREFIX
 
 MAX_BODY = 256 << 10  # bytes
 

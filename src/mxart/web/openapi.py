@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 import msgspec
 from msgspec import Meta
 
-from mxart.web.operations import PREFIX, Nothing, Operation, Record
+from mxart.web.operations import Nothing, Operation, Record
+from mxart.web.prefix import PREFIX
 
 Json = dict[str, Any]  # a document of another's making: its own types are the specification
 

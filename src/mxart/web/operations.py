@@ -28,7 +28,6 @@ from mxart.errors import BadRequest
 from mxart.message import Request
 from mxart.repos.base import Caller
 
-PREFIX = "/-/api/v1"
 MAX_PAGE = 1000
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
