@@ -88,13 +88,15 @@ ANYBODY = Anybody()
 class LoginWanted(Unauthorized):
     """A caller who has not logged in may not do this, or his token was not asked for it (`error`, RFC 6750 3.1).
 
-    The server adds the challenge that the client understands.
+    `beside` is the package that the request is about, where what was denied is another one that it needs, too.  The
+    server adds the challenge that the client understands.
     """
 
-    def __init__(self, message: str, denied: Denied, *, error: str = "") -> None:
+    def __init__(self, message: str, denied: Denied, *, error: str = "", beside: str = "") -> None:
         super().__init__(message)
         self.denied = denied
         self.error = error
+        self.beside = beside
 
 
 class NotAllowed(Forbidden):
