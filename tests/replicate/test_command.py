@@ -178,3 +178,18 @@ def test_a_registry_that_is_not_there_is_a_failure_that_names_it(tmp_path: Path)
     done = invoke("http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b", "--state", str(tmp_path))
     assert done.exit_code == 1
     assert "127.0.0.1:9" in done.stderr
+
+
+async def test_it_dials_as_the_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "mxart.toml"
+    file.write_text('[upstreams]\nresolve = { "from.test" = "127.0.0.1", "to.test" = "127.0.0.1" }\n')
+    async with offered() as source, fake_target() as target:
+        source.on(f"/v2/app/blobs/{LAYER.digest}", say(LAYER.data))
+        here = source.url.replace("127.0.0.1", "from.test")
+        there = target.url.replace("127.0.0.1", "to.test")
+        words = command(f"{here}/app:1", f"{there}/team/app", tmp_path / "state")
+        words[3:3] = ["--config", str(file)]
+        done = await run(words)
+        assert done.returncode == 0, done.stderr
+        assert arrived(target)
+        assert target.requests[0].headers["host"].startswith("to.test:")

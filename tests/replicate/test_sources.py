@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kit.registry import OCI_MANIFEST, Blob, Image, image
+from kit.registry import OCI_INDEX, OCI_MANIFEST, Blob, Image, image
 from kit.replicating import NOISE, QUICK, arrived, copy, offer, offer_manifest
 from kit.target import FakeTarget, fake_target
 from kit.upstream import FakeUpstream, fake_upstream, redirect, say
@@ -157,3 +157,47 @@ async def test_a_registry_that_counts_questions_is_asked_for_each_manifest_once(
     asked = [seen.path.rpartition("/")[2] for seen in source.requests if "/manifests/" in seen.path]
     assert asked == ["1", tag]
     assert source.count("/v2/app/tags/list") == 1
+
+
+async def test_an_index_without_end_is_refused_before_it_is_fetched(source: FakeUpstream, target: FakeTarget) -> None:
+    parts = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{number:064x}", "size": 1} for number in range(20_001)]
+    endless = Blob(OCI_INDEX, json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": parts}).encode())
+    offer_manifest(source, endless, "1")
+    with pytest.raises(MxartError, match="more than 20000 manifests"):
+        await copy(source, target)
+    assert source.count() < 10
+    assert target.requests == []
+
+
+async def test_an_index_that_lists_what_is_not_there_is_told(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    gone = {"mediaType": OCI_MANIFEST, "digest": "sha256:" + "a" * 64, "size": 1}
+    fields = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [app.manifest.descriptor(), gone]}
+    offer(source, app, "other")
+    offer_manifest(source, Blob(OCI_INDEX, json.dumps(fields).encode()), "1")
+    with pytest.raises(MxartError, match="source/app has no sha256:aaaa"):
+        await copy(source, target)
+    assert target.requests == []
+
+
+async def test_a_referrer_that_is_listed_and_gone_is_left_out_and_told(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    gone = {"mediaType": OCI_MANIFEST, "digest": "sha256:" + "b" * 64, "size": 1}
+    listed = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [gone]}).encode()
+    source.on(f"/v2/app/referrers/{app.manifest.digest}", say(listed, headers={"content-type": OCI_INDEX}))
+    outcome = await copy(source, target)
+    assert arrived(target, app)
+    assert outcome.notes == [f"listed as a referrer, but not there: {gone['digest']}"]
+
+
+async def test_referrers_that_cannot_be_asked_for_are_not_taken_for_none(
+    source: FakeUpstream, target: FakeTarget, app: Image
+) -> None:
+    offer(source, app)
+    source.on(f"/v2/app/referrers/{app.manifest.digest}", say(b"{}", status=503))
+    with pytest.raises(MxartError, match="503"):
+        await copy(source, target)
+    assert target.requests == []
