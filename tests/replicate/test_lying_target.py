@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from kit.registry import OCI_INDEX, OCI_MANIFEST, Blob, Image, image
 from kit.replicating import CHUNK, NOISE, arrived, copy, offer, offer_manifest
 from kit.target import FakeTarget, fake_target
 from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, say
+from mxart.config import Upstreams
 from mxart.digest import Digest
 from mxart.errors import MxartError
+from mxart.replicate.target import Refused, Target
 from mxart.replicate.uploading import Manner
+from mxart.upstream.dial import Dialer
+from mxart.upstream.remote import Remote
+from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
 
 
@@ -293,3 +300,18 @@ async def test_a_digest_of_another_algorithm_is_said_at_the_beginning(
     with pytest.raises(MxartError, match="DIGEST_INVALID"):  # this target knows sha256 only
         await copy(source, target)
     assert target.asked("POST")[0].target.endswith("?digest-algorithm=sha512")
+
+
+async def test_a_registry_that_believes_to_be_reached_by_http_is_told_of(tmp_path: Path) -> None:
+    """As behind a proxy that ends TLS and does not say so."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with fake_upstream(tls=ca.issue_cert("localhost"), host="localhost") as up:
+        place = f"http://localhost:{up.port}/v2/x/blobs/uploads/1"
+        up.on("/v2/x/blobs/uploads/", say(status=202, headers={"location": place}))
+        tls = ClientTls(str(tmp_path / "ca.pem"))
+        writing = Remote("target", [up.url], Dialer(Upstreams()), tls=tls)
+        with pytest.raises(Refused, match="has to be told that it is reached by https"):
+            await Target(writing, "x").begin(Digest.of(b"x"))
+        assert up.count() == 1
+        await writing.aclose()
