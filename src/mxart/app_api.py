@@ -45,6 +45,7 @@ class ApiOnDemand:
         from mxart.web.table import Services, make_api  # noqa: PLC0415
 
         config, parts, rights = self._config, self._parts, self._rights
+        access, directory = rights.reception.authenticator.access, rights.management.directory
         return make_api(
             Services(
                 config,
@@ -53,9 +54,9 @@ class ApiOnDemand:
                 self._jobs,
                 collect=self._collect,
                 retire=partial(retire_one, config),
-                copying=Copying(parts.dialer, DataPaths(config.data).replications, config.replicate),
+                copying=Copying(parts.dialer, DataPaths(config.data).replications, config.replicate, access, directory),
                 management=rights.management,
-                access=rights.reception.authenticator.access,
+                access=access,
                 audit=rights.audit,
             )
         )

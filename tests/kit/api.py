@@ -157,7 +157,10 @@ class ApiWorld:
         self.now = 1_800_000_000.0
         self.jobs = Jobs(JobPaths(config.data))
         self.rounds: list[tuple[float | None, bool]] = []
-        copying = Copying(Dialer(config.upstreams), config.data / "replications", config.replicate)
+        access = Access(rules_of(config))
+        copying = Copying(
+            Dialer(config.upstreams), config.data / "replications", config.replicate, access, self.directory
+        )
         services = Services(
             config,
             self.contents,
@@ -167,7 +170,7 @@ class ApiWorld:
             retire=partial(retire_one, config),
             copying=copying,
             management=self.management,
-            access=Access(rules_of(config)),
+            access=access,
             audit=self.audit,
         )
         self.api = make_api(services)

@@ -10,7 +10,10 @@ import trio
 
 from kit.api import ADMIN, EVE, ApiWorld, Only, Told, api_world, part
 from mxart.access.base import ACTIONS
+from mxart.access.control import Access, rules_of
+from mxart.errors import Forbidden
 from mxart.repos.base import NOBODY, Caller
+from mxart.web.replication import StillAllowed
 
 
 async def ended(world: ApiWorld, begun: Told) -> dict[str, Any]:
@@ -154,3 +157,26 @@ async def test_a_copy_is_a_job_that_can_be_ended_and_keeps_no_secret(tmp_path: P
         job = await ended(world, begun)
     assert job["state"] in ("cancelled", "failed")
     assert "secret" not in str(job)
+
+
+async def test_what_a_job_may_ends_with_its_user(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        world.management.create_user("eve", "correct horse battery", groups=["admins"])
+        access = Access(rules_of(world.config))
+        caller = Caller(name="eve", grants=Only(actions=ACTIONS))
+        still = StillAllowed(caller, access, world.directory)
+        still.demand("manage", "own", "team/app")
+        assert still.may("read", "own", "team/app")
+        world.directory.remove_member("admins", "eve")
+        with pytest.raises(Forbidden, match="any more"):
+            still.demand("manage", "own", "team/app")
+        assert still.may("read", "own", "team/app"), "as everybody may"
+        world.directory.set_disabled("eve", True)
+        assert not still.may("read", "own", "team/app")
+        world.directory.delete_user("eve")
+        assert not still.may("read", "own", "team/app")
+        assert not still.sees("own", "team/app")
+        # More than what was granted it never is.
+        world.management.create_user("eve", "correct horse battery", groups=["admins"])
+        less = StillAllowed(Caller(name="eve", grants=Only()), access, world.directory)
+        assert not less.may("manage", "own", "team/app")

@@ -73,7 +73,14 @@ class Api:
         where = line.parameters(request.query, match.in_path)
         _demand(line, where, caller)
         body = line.sent(await _body(request) if line.takes_body else b"")
-        return _respond(line, request, await line.do(Asked(request, caller, where, body)))
+        try:
+            result = await line.do(Asked(request, caller, where, body))
+        except Problem as problem:
+            # Where a format says what it is about, in its own words, that is no field of ours.
+            known = (*line.where.__struct_encode_fields__, *line.body.__struct_encode_fields__)
+            problem.subject = problem.subject if problem.subject in known else ""
+            raise
+        return _respond(line, request, result)
 
     def word(self, problem: Problem) -> Response:
         """A problem as RFC 9457 has it."""

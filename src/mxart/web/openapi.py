@@ -80,7 +80,7 @@ def _operation(line: Operation[Record, Record], schemas: dict[str, Json], refere
     told: Json = {
         "operationId": line.name,
         "summary": line.summary,
-        "description": line.needs.told(),
+        "description": line.needs.told(changes=line.changes),
         "tags": [line.tag],
         "responses": {
             str(line.status): _content(line, reference),
