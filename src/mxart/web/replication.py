@@ -141,6 +141,7 @@ class ReplicationOperations:
         caller = replace(asked.caller, grants=still)
         work = partial(self._work, repository, caller, image, body.target, choice, credentials)
         subject = f"{where.repository}: {image} to {there}"
+        asked.request.trace.about = f"to {there}"
         return shown_job(await self._jobs.start("replication", subject, asked.caller.name, work, alone=True))
 
     async def _work(
