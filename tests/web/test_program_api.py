@@ -160,6 +160,41 @@ def test_a_collection_begun_by_a_call_is_a_process_whose_end_every_worker_tells(
         assert admin.call("GET", "/usage")[1]["items"][0]["files"] == 2
 
 
+def test_an_image_is_copied_to_another_server_by_one_call(tmp_path: Path) -> None:
+    with mxart(tmp_path / "there", CONFIG.replace("PORT", "9")) as there:
+        config = CONFIG.replace("PORT", str(there.port))
+        with mxart(tmp_path / "here", config, workers=2) as here:
+            admin, other = Talker.admin(here), Talker.admin(there)
+            admin.push("team/app", "1.0")
+            secret = (there.data / "admin-password").read_text().strip()
+            wish = {
+                "reference": "1.0",
+                "target": f"{there.url}/copies/app",
+                "tags": ["latest"],
+                "username": "admin",
+                "password": secret,
+            }
+            status, job = admin.call("POST", "/repositories/own/packages/team%2Fapp/replications", wish)
+            assert status == 202
+
+            def ended() -> dict[str, Any] | None:
+                found: dict[str, Any] = admin.call("GET", f"/jobs/{job['id']}")[1]
+                return found if found["state"] != "running" else None
+
+            done = wait_until(ended, "the end of the job")
+            assert (done["state"], done["result"]["manifests"]) == ("done", 1), done
+            assert done["result"]["digests"] == str(Digest.of(MANIFEST))
+            assert (done["done"], done["total"]) == (len(MANIFEST) + len(CONFIG_BLOB),) * 2
+            tags = other.call("GET", "/repositories/own/packages/copies%2Fapp/tags")[1]["items"]
+            assert [(tag["name"], tag["digest"]) for tag in tags] == [
+                ("1.0", str(Digest.of(MANIFEST))),
+                ("latest", str(Digest.of(MANIFEST))),
+            ]
+            details = [entry["detail"] for entry in admin.call("GET", "/audit?path=team/app")[1]["items"]]
+            assert any(f"(to {there.url}/copies/app)" in detail for detail in details)
+            assert secret not in json.dumps([details, done])
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_job_whose_worker_dies_is_told_as_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     with silent_target() as port, mxart(tmp_path, CONFIG.replace("PORT", str(port)), workers=2) as server:
