@@ -83,6 +83,7 @@ class FakePublications:
     def __init__(self, catalog: FakeCatalog) -> None:
         self._catalog = catalog
         self.links: dict[tuple[str, str], frozenset[Digest]] = {}
+        self.relied: dict[tuple[str, str], float] = {}
         self.referring: dict[tuple[str, str], Referrer] = {}
 
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
@@ -124,6 +125,13 @@ class FakePublications:
 
     def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
         """Nobody has a quota."""
+
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        await trio.lowlevel.checkpoint()
+        if (repository, path) not in self._catalog.files:
+            return False
+        self.relied[repository, path] = now
+        return True
 
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         await trio.lowlevel.checkpoint()

@@ -30,7 +30,7 @@ from mxart.store.published import (
     Withdrawn,
 )
 from mxart.store.quotas import UNLIMITED, Quotas
-from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
+from mxart.store.rows import as_digest, forget_empty, put_file, put_tag, put_use
 
 # The running sum is of lengths, which are read without the bytes.
 _REFERRERS = """
@@ -119,6 +119,9 @@ class SqlitePublications:
             self._quotas.check(ask, repository, held)
 
         await self._catalog.write(work)
+
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        return bool(await self._catalog.write(lambda db: put_use(db, repository, path, now), tell=False))
 
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))

@@ -150,6 +150,10 @@ class Publications(Protocol):
         """
         ...
 
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        """Note a use of a file, durably when this returns; False if it is not there (any more)."""
+        ...
+
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         """Delete a file's name with all that hangs on it; None if it is not there.
 
