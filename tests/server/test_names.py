@@ -71,7 +71,7 @@ def test_a_scope_for_a_group_goes_for_its_members_each_by_its_own_name(site: Sit
         request("localhost"), [Scope("repository", "all/alpine", ("pull",)), Scope("registry", "catalog", ("*",))]
     )
     assert scopes.catalog
-    assert set(scopes.places) == {("all", "alpine"), ("oci", "alpine"), ("hub", "library/alpine")}
+    assert set(scopes.places) == {("all", "alpine"), ("oci", "alpine"), ("hub", "alpine"), ("hub", "library/alpine")}
     assert set(scopes.places.values()) == {frozenset(("read", "fetch"))}
 
 

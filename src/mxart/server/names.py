@@ -46,6 +46,11 @@ class Names:
 
         On a host of the token server it is the registry's host that counts, which `service` may tell.
         """
+        found = self._find(request, name, service)
+        return (found[0], self._adopted(*found)) if found is not None else None
+
+    def _find(self, request: Request, name: str, service: str) -> Place | None:
+        """As the client writes the package."""
         namespace = query_value(request.query, "ns")
         query = f"ns={quote(namespace, safe='')}" if namespace else ""
         for authority, sni in self._registries(request, service):
@@ -54,8 +59,7 @@ class Names:
             except Problem:
                 continue
             if isinstance(to, ToRepository):
-                package = to.path.removeprefix("/v2/").removesuffix(_SUFFIX)
-                return to.repository, self._adopted(to.repository, package)
+                return to.repository, to.path.removeprefix("/v2/").removesuffix(_SUFFIX)
         return None
 
     def _registries(self, request: Request, service: str) -> list[tuple[str, str | None]]:
@@ -77,14 +81,14 @@ class Names:
         for scope in scopes:
             if scope.type == "registry" and scope.name == "catalog":
                 catalog = True
-            place = self.place(request, scope.name) if scope.type == "repository" else None
+            place = self._find(request, scope.name, "") if scope.type == "repository" else None
             if place is None:
                 continue
             actions = frozenset[Action]().union(*(actions_of(word) for word in scope.actions))
             repository, package = place
             for reached in (repository, *self._reach.get(repository, ())):
-                key = (reached, self._adopted(reached, package))
-                places[key] = places.get(key, frozenset()) | actions
+                for name in {package, self._adopted(reached, package)}:
+                    places[reached, name] = places.get((reached, name), frozenset()) | actions
         return Scopes(places, catalog)
 
     def is_service(self, service: str, request: Request, by: str) -> bool:
