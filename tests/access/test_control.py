@@ -1,4 +1,4 @@
-"""`Access.decide`: rules, then the ceiling of a token, then what a signed one was asked for; each can only take away."""
+"""`Access.decide`: rules, then a token's ceiling, then what a signed one was asked for; each can only take away."""
 
 from __future__ import annotations
 

@@ -69,6 +69,15 @@ def test_a_deny_wins_among_equals_and_only_among_equals() -> None:
     assert not rules.decide("bob", NONE, "read", "r", "a/x").allowed
 
 
+def test_who_is_denied_alone_is_the_only_one_denied() -> None:
+    rules = Rules([rule("deny", "bob", "secret/**"), rule("deny", "@robots")], publishable=["local"])
+    assert rules.decide("ann", NONE, "read", "local", "secret/x").allowed
+    assert rules.decide("", NONE, "read", "local", "secret/x").allowed
+    assert not rules.decide("bob", NONE, "read", "local", "secret/x").allowed
+    assert rules.decide("bob", NONE, "read", "local", "other").allowed
+    assert not rules.decide("ci", frozenset(("robots",)), "read", "local", "other").allowed
+
+
 def test_a_repository_that_is_named_is_more_specific_than_all_but_less_than_a_path() -> None:
     rules = Rules([rule("deny", "@anonymous", "**", "*"), rule("allow", "@anonymous", "**", "open shared")])
     assert rules.decide("", NONE, "read", "shared", "x").allowed
@@ -87,7 +96,8 @@ def test_whether_a_repository_is_open_to_all() -> None:
     assert Rules().is_open("r")
     assert not Rules([rule("allow", "@core", "secret/**", "r")]).is_open("r")
     assert Rules([rule("allow", "@core", "secret/**", "r")]).is_open("other")
-    assert not Rules([rule("deny", "bob")]).is_open("r")
+    assert not Rules([rule("deny", "@anonymous", "a/**")]).is_open("r")
+    assert Rules([rule("deny", "bob")]).is_open("r")
     assert Rules([rule("deny", "@anonymous", actions="publish")]).is_open("r")
 
 
@@ -132,16 +142,16 @@ def test_a_further_deny_never_lets_anybody_in(
 
 
 @given(some_rules, callers, questions)
-def test_the_verdict_is_that_of_the_highest_rules_alone(
+def test_the_highest_rules_that_are_for_him_or_open_something_decide(
     rules: list[Rule], caller: tuple[str, frozenset[str]], asked: tuple[Action, str, str]
 ) -> None:
     user, groups = caller
     about = [one for one in rules if one.is_about(*asked)]
-    if not about:
+    saying = [one.rank for one in about if one.effect == "allow" or one.is_for(user, groups)]
+    if not saying:
         assert Rules(rules).decide(*caller, *asked) == Rules().decide(*caller, *asked)
         return
-    top = max(one.rank for one in about)
-    mine = [one for one in about if one.rank == top and one.is_for(user, groups)]
+    mine = [one for one in about if one.rank == max(saying) and one.is_for(user, groups)]
     expected = bool(mine) and all(one.effect == "allow" for one in mine)
     assert Rules(rules).decide(*caller, *asked).allowed == expected
 

@@ -2,13 +2,15 @@
 
 Of all rules that name the action and whose repository and path match, those with the most specific path decide, and of
 these the ones that name the repository rather than "*".  Among them a deny that is for the caller wins, else an allow
-that is for him lets him in, else he is refused: whoever writes a rule for `secret/**` says all that holds there.
+that is for him lets him in.  If neither is for him, an allow among them keeps him out: whoever opens `secret/**` to
+some closes it to all others.  Denials of others alone say nothing about him, and what is less specific decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from mxart.access.base import Action
@@ -96,28 +98,25 @@ class Rules:
         """Whether somebody may do something. `user` "" is nobody in particular, who is in no group."""
         if user and ADMINS in groups:
             return Verdict(True, None, f"{user} is in the group {ADMINS}, which may do everything")
-        decisive: list[Rule] = []
-        for rule in self._rules:
-            if decisive and rule.rank < decisive[0].rank:
-                break
-            if rule.is_about(action, repository, path):
-                decisive.append(rule)
-        theirs = [rule for rule in decisive if rule.is_for(user, groups)]
-        for rule in theirs:
-            if rule.effect == "deny":
-                return Verdict(False, rule, f"{rule} (a deny wins)" if len(decisive) > 1 else str(rule))
-        if theirs:
-            return Verdict(True, theirs[0], str(theirs[0]))
-        if decisive:
-            who = user or "somebody who is not logged in"
-            return Verdict(False, decisive[0], f"{decisive[0]}, and nothing as specific is for {who}")
+        about = [rule for rule in self._rules if rule.is_about(action, repository, path)]
+        for _, tier in groupby(about, key=lambda rule: rule.rank):
+            rules = list(tier)
+            theirs = [rule for rule in rules if rule.is_for(user, groups)]
+            for rule in theirs:
+                if rule.effect == "deny":
+                    return Verdict(False, rule, f"{rule} (a deny wins)" if len(theirs) > 1 else str(rule))
+            if theirs:
+                return Verdict(True, theirs[0], str(theirs[0]))
+            for rule in rules:
+                if rule.effect == "allow":
+                    who = user or "somebody who is not logged in"
+                    return Verdict(False, rule, f"{rule}, and nothing as specific is for {who}")
         return Verdict(False, None, f"no rule lets anybody but {ADMINS} {action} there")
 
     def is_open(self, repository: str) -> bool:
         """Whether everybody may read all of a repository, as far as rules can tell without a path."""
-        for rule in self._rules:
-            if "read" not in rule.actions or not (rule.repositories is None or repository in rule.repositories):
-                continue
-            if rule.effect == "deny" or EVERYBODY not in rule.groups:
-                return False
-        return True
+        return not any(
+            (rule.effect == "deny") == (EVERYBODY in rule.groups)  # closed to all, or opened to some
+            for rule in self._rules
+            if "read" in rule.actions and (rule.repositories is None or repository in rule.repositories)
+        )
