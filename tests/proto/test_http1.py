@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,19 @@ async def test_a_small_body_that_nobody_read_is_skipped(wire: bytes) -> None:
         await client.send(wire[-3:] + GET)
         assert (await client.response())[0] == 403
         assert [request.method for request in client.handler.requests] == ["PUT", "GET", "PUT", "GET"]
+
+
+@pytest.mark.parametrize("wire", [PUT, CHUNKED])
+async def test_an_answer_gives_a_small_body_that_nobody_wanted_the_time_to_be_written(wire: bytes) -> None:
+    """A client that is answered in the middle of what it writes may never notice (containerd 1.6)."""
+    async with served(text(b"no", 401)) as client:
+        await client.send(wire[:-3])
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert client.handler.requests
+        with pytest.raises(BlockingIOError):
+            client.sock._sock.recv(1, socket.MSG_DONTWAIT)
+        await client.send(wire[-3:])
+        assert (await client.response())[0] == 401
 
 
 async def test_the_answer_survives_a_large_body_that_nobody_wants() -> None:

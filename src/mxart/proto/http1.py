@@ -49,6 +49,7 @@ from mxart.takeover import Takeover
 log = logging.getLogger(__name__)
 
 _AHEAD = 65536  # how much is read ahead of a handler that waits
+_BODY_FIRST = 0.5  # seconds that an answer waits for the rest of a small body that nobody wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,10 @@ class _Connection:
             try:
                 response = await noticing(self._handler.handle(request), self._handler_waits)
                 keep = self._may_keep(head, body)
+                if keep and body is not None:
+                    # containerd 1.6 hangs for good where it is answered (that it has to log in) while it still
+                    # writes a manifest.  No other server does that to it: Go's reads a small body before it answers.
+                    await body.skip(_BODY_FIRST)
                 framed = _render(response, head, keep)
             except Exception as bug:
                 # The handler's promise is broken, or it made a field that h11 refuses. The client is told, not cut off.

@@ -169,10 +169,10 @@ class Http1Body:
             return False
         return self.length is None or self._left <= _SKIP_BYTES
 
-    async def skip(self) -> bool:
-        """Read what is left and throw it away; False if that takes too much or too long."""
+    async def skip(self, seconds: float | None = None) -> bool:
+        """Read what is left and throw it away; False if that takes too much or too long. It can be gone on with."""
         left = _SKIP_BYTES
-        with trio.move_on_after(self._skip_seconds):
+        with trio.move_on_after(self._skip_seconds if seconds is None else seconds):
             try:
                 while not self.complete:
                     left -= len(await self.receive())
