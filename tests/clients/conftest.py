@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from kit.clients import Ctr, Dockerd, Make, Podman, Pusher, Skopeo
+from kit.clients import Buildah, Ctr, Dockerd, Make, Podman, Pusher, Skopeo
 from kit.netns import World, world
 from kit.registry import Images, Registry, fill, running, standard_images
 
@@ -103,6 +103,8 @@ def client(request: pytest.FixtureRequest, room: Path) -> Iterator[Make]:
                 found = Skopeo(folder, inside, ca=ca, options=options, registries=registries)
             case "podman":
                 found = Podman(folder, inside, ca=ca, options=options, registries=registries)
+            case "buildah":
+                found = Buildah(folder, inside, ca=ca, options=options, registries=registries)
             case "ctr":
                 found = Ctr(folder, inside, ca=ca, hosts=hosts)
             case "dockerd":

@@ -195,8 +195,10 @@ class Dockerd(Commands):
         context = self.folder / "context"
         shutil.rmtree(context, ignore_errors=True)
         for path, data in files.items():
-            (context / "files" / path).parent.mkdir(parents=True, exist_ok=True)
-            (context / "files" / path).write_bytes(data)
+            file = context / "files" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            file.chmod(0o755)
         (context / "Dockerfile").write_text("FROM scratch\nCOPY files /\n")
         self.env["DOCKER_BUILDKIT"] = "0"  # which is a plugin of the command
         self.run(*self._base, "build", "--quiet", "--tag", name, context)

@@ -172,6 +172,7 @@ class Buildah(_Tool):
         for path, data in files.items():
             file = self.folder / "added"
             file.write_bytes(data)
+            file.chmod(0o755)
             self.run(*self._base, "copy", "--quiet", made, file, f"/{path}")
         policy = ["--signature-policy", str(accepts_anything(self.folder))]
         return "sha256:" + self.run(*self._base, "commit", "--rm", "--quiet", *policy, made, name).decode().strip()

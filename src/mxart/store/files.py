@@ -104,18 +104,16 @@ def sync_directory(path: str | Path) -> None:
 def place(source: str, target: str) -> None:
     """Give a synced file its final name, durably; the directories above it are made. Raises OSError."""
     folder = os.path.dirname(target)
-    above: tuple[str, ...] = ()
     try:
         os.rename(source, target)
     except FileNotFoundError:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        os.rename(source, target)
         algorithm = os.path.dirname(folder)
-        above = (algorithm, os.path.dirname(algorithm))
+        os.makedirs(folder, 0o700, exist_ok=True)
+        sync_directory(algorithm)
+        sync_directory(os.path.dirname(algorithm))
+        os.rename(source, target)
     os.chmod(target, 0o444)
-    # Last, and together: a file system with a journal writes all of it at the first, and leaves nothing for the others.
-    for directory in (folder, *above):
-        sync_directory(directory)
+    sync_directory(folder)
 
 
 def remove(path: str) -> None:

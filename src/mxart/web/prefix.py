@@ -1,3 +1,0 @@
-"""Where the API is. By itself: the rest of it is imported when somebody asks for it first."""
-
-PREFIX = "/-/api/v1"
