@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import trio
@@ -296,6 +297,20 @@ async def test_a_manifest_of_nearly_four_megabytes_is_taken(shop: Shop) -> None:
     assert 3_900_000 < len(data) < MAX_DOCUMENT
     assert (await shop.put(data)).status == 201
     assert await body_of(await shop.say("GET", "/v2/app/manifests/1")) == data
+
+
+async def test_a_manifest_that_is_made_to_cost_much_costs_little_and_its_refusal_is_short(shop: Shop) -> None:
+    keys = ",".join(f'"{number:x}":0' for number in range(400_000))
+    endless = [{"digest": str(Digest.of(str(number).encode())), "size": 1} for number in range(20_000)]
+    for data, code in (
+        (f'{{{keys},"x":0,"x":0}}'.encode(), "MANIFEST_INVALID"),
+        (pushed_image("m", layers=endless), "MANIFEST_BLOB_UNKNOWN"),
+    ):
+        began = time.process_time()
+        response = await shop.put(data)
+        assert time.process_time() - began < 5
+        assert (response.status, code_of(response)) == (400, code)
+        assert len(await body_of(response)) < 10_000
 
 
 @pytest.mark.parametrize("reference", ["-a", ".a", "a" * 129, "a b", "a%2fb", "..", "a%00", "a?x", "ä"])

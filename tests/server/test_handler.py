@@ -139,6 +139,21 @@ async def test_a_fault_of_ours_is_500_with_its_traceback_in_the_log_and_nowhere_
     assert "secret detail" in str(record.exc_info[1])
 
 
+@pytest.mark.parametrize(
+    ("query", "authority", "namespace"),
+    [("?ns=docker.io", "mxart.test", "docker.io"), ("?ns=docker.io", "docker.io", None), ("", "mxart.test", None)],
+)
+async def test_what_was_found_by_its_namespace_says_so(query: str, authority: str, namespace: str | None) -> None:
+    found = Found(SUM, 1, b"x", Headers([("content-type", "a/b")]), '"x"', ready=Response(200, Headers([("a", "b")])))
+    world = World(found)
+    response = await world.gate.handle(request(BLOB + query, authority=authority))
+    world.close()
+    assert (response.status, response.headers.get("a")) == (200, "b")
+    assert response.headers.get("oci-namespace") == namespace
+    assert found.ready is not None
+    assert found.ready.headers.get("oci-namespace") is None, "what everybody is answered with stays as it is"
+
+
 async def test_a_body_that_breaks_before_its_first_byte_is_upstreams_failure() -> None:
     world = World(errors.BodyBroken("the digest is another"))
     response = await world.gate.handle(request(BLOB))

@@ -46,7 +46,8 @@ from mxart.store.published import Condition, Holder, Incomplete, Need, Occupied,
 
 # Above this, hashing and parsing leave the loop for a thread.
 _LONG = 128 << 10
-_NAMED = 5  # of what is missing, in a message
+_NAMED = 5  # of what is missing, in a message ...
+_DETAILED = 100  # ... and in its detail
 _TRIES = 5
 _CLOSING_SECONDS = 5.0
 
@@ -288,5 +289,5 @@ def _incomplete(lacks: Iterable[tuple[Need, int | None]]) -> BadRequest:
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         message = f"the manifest needs what is not here, push it first: {', '.join(missing[:_NAMED])}{more}"
-        return BadRequest(message, subject="needs", detail=" ".join(missing))
+        return BadRequest(message, subject="needs", detail=" ".join(missing[:_DETAILED]))
     return BadRequest(f"the manifest is not taken: {'; '.join(wrong[:_NAMED])}", subject="manifest")

@@ -197,9 +197,13 @@ def _refuse_double_keys(data: bytes) -> None:
     """What two readers would read differently is not signed, scanned and run as the same thing (RFC 8259 section 4)."""
 
     def pairs(items: list[tuple[str, object]]) -> None:
-        if len(items) > 1 and len({key for key, _ in items}) != len(items):
-            keys = [key for key, _ in items]
-            raise _DoubleKey(next(key for key in keys if keys.count(key) > 1))
+        if len(items) < 2:
+            return
+        seen: set[str] = set()
+        for key, _ in items:
+            if key in seen:
+                raise _DoubleKey(key)
+            seen.add(key)
 
     try:
         json.loads(data.decode(), object_pairs_hook=pairs)
