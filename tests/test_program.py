@@ -140,7 +140,7 @@ def test_stopping_lets_an_open_request_finish_first(tmp_path: Path) -> None:
         client.sendall(b"GET /-/health HTTP/1.1\r\nHost: x\r\n")
         get(f"{server.url}/-/health")  # the half request was accepted before this one
         os.kill(server.service.pid, signal.SIGTERM)
-        eventually(lambda: "stopping" in server.log())
+        eventually(lambda: '"message":"stopping' in server.log())
         client.sendall(b"\r\n")
         answer = client.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 200")
@@ -154,7 +154,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         client.sendall(b"GET /-/health HTTP/1.1\r\n")
         get(f"{server.url}/-/health")
         os.kill(server.service.pid, signal.SIGTERM)
-        eventually(lambda: "stopping" in server.log())
+        eventually(lambda: '"message":"stopping' in server.log())
         os.kill(server.service.pid, signal.SIGINT)
         assert server.service.process.wait(10) == 1
 

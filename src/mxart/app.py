@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from mxart.access.key_files import KeyFiles
-from mxart.access.management import Management
 from mxart.app_access import Rights, prepare_access
+from mxart.app_api import ApiOnDemand
 from mxart.app_ca import authority, tls_server
-from mxart.app_space import space_task
 from mxart.build import Parts, Trust
 from mxart.claims import served_names
 from mxart.config import Config
@@ -43,14 +42,10 @@ from mxart.server.tunnels import TunnelTable
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
 from mxart.store.paths import DataPaths, JobPaths, stores
-from mxart.store.space.process import run_round
-from mxart.store.space.task import Report, Tell
 from mxart.supervisor import Prepared
 from mxart.upstream.dial import Dialer
 from mxart.via import make_pseudonym
 from mxart.web.jobs import Jobs
-from mxart.web.replication import Copying
-from mxart.web.table import Services, make_api
 
 if TYPE_CHECKING:
     from mxart.app_dns import DnsService
@@ -237,7 +232,7 @@ class _Worker:
                 pseudonym=server.lasting.pseudonym,
                 reception=rights.reception,
                 token_pages=rights.token_pages,
-                api=make_api(self._services(parts, jobs, rights.management)),
+                api=ApiOnDemand(self._config, parts, jobs, rights),
             )
             gateway = Gateway(
                 handler=gate,
@@ -257,15 +252,6 @@ class _Worker:
             await jobs.stop()
             await parts.stop(max(0.0, deadline - trio.current_time()))
             background.cancel_scope.cancel()
-
-    def _services(self, parts: Parts, jobs: Jobs, management: Management) -> Services:
-        """What the API works with."""
-
-        async def collect(grace: float | None, dry_run: bool, tell: Tell) -> Report:
-            return await run_round(space_task(self._config, grace=grace, dry_run=dry_run), tell)
-
-        copying = Copying(parts.dialer, DataPaths(self._config.data).replications, self._config.replicate)
-        return Services(self._config, parts.contents, parts.repositories, jobs, collect, copying, management)
 
     async def _accept(self, gateway: Gateway, told: AsyncIterator[int], life: int, ready: Callable[[], None]) -> float:
         """Serve until told to stop and every connection is done, or the deadline, which is returned, has come."""

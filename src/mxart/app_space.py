@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from random import uniform
 
@@ -17,8 +18,9 @@ from mxart.store.quotas import Quotas
 from mxart.store.space.evict import is_over
 from mxart.store.space.leader import begin_schedule, is_due, last_finished
 from mxart.store.space.process import run_round
-from mxart.store.space.round import Busy
-from mxart.store.space.task import Member, Task
+from mxart.store.space.retire import Note, retire
+from mxart.store.space.round import Busy, Failed, opened
+from mxart.store.space.task import Member, Pause, Retired, Task, Tell
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,17 @@ def quotas_of(config: Config) -> Quotas:
     return Quotas(
         {name: parse_size(item.quota) for name, item in config.repositories.items() if item.quota is not None}
     )
+
+
+def retire_one(config: Config, name: str, dry_run: bool, note: Note | None, tell: Tell, pause: Pause) -> Retired:
+    """Let go, or only say, what the rules of one repository let go. Blocks. Raises Failed, ConfigError."""
+    task = space_task(config)
+    member = next(member for member in task.members if member.name == name)
+    try:
+        with opened(task) as ledger:
+            return retire(ledger, member, time.time(), dry_run=dry_run, note=note, tell=tell, pause=pause)
+    except sqlite3.Error as error:
+        raise Failed(f"the catalog cannot be used: {error}") from error
 
 
 async def keep_space(config: Config, catalog: SqliteCatalog) -> None:

@@ -151,6 +151,7 @@ class Trace(Struct):
     upstream_remaining: int | None = None  # how many requests upstream said it will still take
     notes: list[str] = field(default_factory=list)
     came_by: tuple[str, ...] = ()  # the instances of this program between the client and us (mxart.via)
+    about: str = ""  # what a write was about, where its path does not say it: for the audit log, so no secrets
     number: int = field(default_factory=_numbers.__next__)  # of the exchange, in this worker
 
     def decided(self, text: str, *values: object) -> None:

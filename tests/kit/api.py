@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,9 +17,12 @@ import trio
 from kit.schemas import faults
 from kit.wire import PEER
 from mxart.access import schema
+from mxart.access.audit import Audit
 from mxart.access.base import ACTIONS, Action
+from mxart.access.control import Access, rules_of
 from mxart.access.directory import Directory
 from mxart.access.management import Management
+from mxart.app_space import retire_one
 from mxart.config import Config
 from mxart.config_file import decode
 from mxart.digest import Digest
@@ -39,14 +43,15 @@ from mxart.store.catalog import SqliteCatalog
 from mxart.store.contents import Contents
 from mxart.store.paths import DataPaths, JobPaths, StorePaths
 from mxart.store.publications import SqlitePublications
-from mxart.store.space.task import Freed, Report, Tell
+from mxart.store.space.task import Freed, Report, Retired, Tell
 from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
 from mxart.store.uploads import DiskUploads
 from mxart.upstream.dial import Dialer
+from mxart.web.api import Api
 from mxart.web.jobs import Jobs
 from mxart.web.openapi import document
-from mxart.web.operations import PREFIX
+from mxart.web.prefix import PREFIX
 from mxart.web.replication import Copying
 from mxart.web.table import Services, make_api
 
@@ -65,10 +70,22 @@ format = "oci"
 kind = "local"
 path = "/"
 quota = "1MiB"
+retention = [{ packages = "team/**", tags = "v*", keep = 2 }]
 [repository.all]
 format = "oci"
 kind = "group"
 members = ["own", "hub"]
+[[permission]]
+repository = "own"
+path = "secret/**"
+users = ["adam"]
+actions = ["read"]
+[[permission]]
+repository = "own"
+path = "secret/**"
+groups = "anonymous"
+effect = "deny"
+actions = ["publish", "overwrite"]
 """
 
 
@@ -136,25 +153,48 @@ class ApiWorld:
         self.directory = Directory(self.paths.access)
         self.management = Management(self.directory, self.paths.admin_password)
         self.management.make_administrator()
+        self.audit = Audit(self.paths.audit, 100_000, lambda: self.now)
+        self.now = 1_800_000_000.0
         self.jobs = Jobs(JobPaths(config.data))
         self.rounds: list[tuple[float | None, bool]] = []
-        copying = Copying(Dialer(config.upstreams), config.data / "replications", config.replicate)
+        access = Access(rules_of(config))
+        copying = Copying(
+            Dialer(config.upstreams), config.data / "replications", config.replicate, access, self.directory
+        )
         services = Services(
-            config, self.contents, self.repositories, self.jobs, self._collect, copying, self.management
+            config,
+            self.contents,
+            self.repositories,
+            self.jobs,
+            collect=self._collect,
+            retire=partial(retire_one, config),
+            copying=copying,
+            management=self.management,
+            access=access,
+            audit=self.audit,
         )
         self.api = make_api(services)
         own = OwnPages(self.metrics, lambda: True, lambda: b"")
-        self.gate = Gate(Routes([]), {}, own, self.metrics, api=self.api)
+        self.gate = Gate(Routes([]), {}, own, self.metrics, api=self._there)
         described = msgspec.to_builtins(document(self.api.table.operations, "1"))
         self.document: dict[str, Any] = described
         self.called: set[str] = set()
+
+    async def _there(self) -> Api:
+        return self.api
 
     async def _collect(self, grace: float | None, dry_run: bool, tell: Tell) -> Report:
         """A round that takes something away."""
         self.rounds.append((grace, dry_run))
         await trio.lowlevel.checkpoint()
         tell(1, 1, "own")
-        return Report(dry_run, {"own": Freed(2, 300)}, {"hub": Freed(1, 50)}, {"default": Freed(3, 350)})
+        return Report(
+            dry_run,
+            retired={"own": Retired(4, 3)},
+            names={"own": Freed(2, 300)},
+            evicted={"hub": Freed(1, 50)},
+            blobs={"default": Freed(3, 350)},
+        )
 
     async def handle(
         self,
@@ -218,7 +258,9 @@ class ApiWorld:
         content = promised[str(told.status)]["content"][told.headers.get("content-type") or ""]
         assert not faults(told.json, content["schema"], schemas)
 
-    async def keep(self, repository: str, package: str, tag: str, data: bytes = b"{}") -> Digest:
+    async def keep(
+        self, repository: str, package: str, tag: str, data: bytes = b"{}", *, created: float = 1_800_000_000.0
+    ) -> Digest:
         """What a push or a pull leaves in the catalog."""
         digest = Digest.of(data)
         record = FileRecord(
@@ -228,7 +270,7 @@ class ApiWorld:
             digest,
             len(data),
             "application/vnd.oci.image.manifest.v1+json",
-            created=1_800_000_000.0,
+            created=created,
         )
         await self.catalog.put_tag(repository, package, tag, record)
         return digest
@@ -240,6 +282,7 @@ class Only:
 
     prefix: str = ""
     actions: tuple[Action, ...] = ("read",)
+    delegated: bool = False
 
     def may(self, action: Action, repository: str, path: str) -> bool:
         return action in self.actions and path.startswith(self.prefix)
@@ -268,6 +311,7 @@ async def api_world(data: Path, config: str = CONFIG) -> AsyncIterator[ApiWorld]
     finally:
         world.contents.close()
         world.directory.close()
+        world.audit.close()
         await world.catalog.aclose(0.0)
 
 

@@ -83,6 +83,7 @@ class FakePublications:
     def __init__(self, catalog: FakeCatalog) -> None:
         self._catalog = catalog
         self.links: dict[tuple[str, str], frozenset[Digest]] = {}
+        self.relied: dict[tuple[str, str], float] = {}
         self.referring: dict[tuple[str, str], Referrer] = {}
 
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
@@ -124,6 +125,13 @@ class FakePublications:
 
     def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
         """Nobody has a quota."""
+
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        await trio.lowlevel.checkpoint()
+        if (repository, path) not in self._catalog.files:
+            return False
+        self.relied[repository, path] = now
+        return True
 
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         await trio.lowlevel.checkpoint()
@@ -177,6 +185,11 @@ class FakePublications:
             for key, record in self._catalog.files.items()
             if key not in self.referring and record.digest not in needed | named
         )
+
+    def begun(self, repository: str, package: str) -> bool:
+        files = self._catalog.files.items()
+        paths = [path for (name, path), record in files if name == repository and record.package == package]
+        return bool(paths) and not any("/manifests/" in path for path in paths)
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         return [

@@ -6,54 +6,19 @@ import os
 import pty
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
 import trio
 from click.testing import CliRunner, Result
 
-from kit.registry import Registry, image, running
+from kit.registry import Registry, running
+from kit.replicate_command import APP, LAYER, command, environment, offered, run
 from kit.servers import wait_until
 from kit.target import FakeTarget, fake_target
-from kit.upstream import FakeUpstream, fake_upstream, say
+from kit.upstream import say
 from mxart.cli import main
-
-APP = image(Random(5).randbytes(6 << 20))
-LAYER = APP.layers[0]
-STALLED = 3_500_000  # in the middle of the fourth chunk of a MiB
-
-
-@asynccontextmanager
-async def offered() -> AsyncIterator[FakeUpstream]:
-    """A registry that has APP as app:1, and stands still in the middle of its layer, the first time."""
-    async with fake_upstream() as up:
-        for blob in APP.blobs:
-            up.on(f"/v2/app/blobs/{blob.digest}", say(blob.data))
-        up.on(f"/v2/app/blobs/{LAYER.digest}", say(LAYER.data, stall_after=STALLED), say(LAYER.data))
-        for reference in ("1", APP.manifest.digest):
-            fields = {"content-type": APP.manifest.media_type}
-            up.on(f"/v2/app/manifests/{reference}", say(APP.manifest.data, headers=fields))
-        yield up
-
-
-def command(source: str, target: str, state: Path, *more: str) -> list[str]:
-    words = ["replicate", f"{source}/app:1", f"{target}/team/app", "--chunk", "1", "--state", str(state), *more]
-    return [sys.executable, "-m", "mxart", *words]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("MXART_")} | more
-
-
-async def run(words: list[str], **more: str) -> subprocess.CompletedProcess[bytes]:
-    with trio.fail_after(60):
-        return await trio.run_process(
-            words, capture_stdout=True, capture_stderr=True, check=False, env=environment(**more)
-        )
 
 
 def arrived(target: FakeTarget) -> bool:
@@ -67,7 +32,7 @@ def files(folder: Path) -> list[Path]:
 
 async def test_killed_in_the_middle_it_goes_on_and_sends_only_the_rest(tmp_path: Path) -> None:
     async with offered() as source, fake_target() as target:
-        words = command(source.url, target.url, tmp_path)
+        words = command(f"{source.url}/app:1", f"{target.url}/team/app", tmp_path)
         process = await trio.lowlevel.open_process(words, env=environment())
         with trio.fail_after(60):
             # To the last byte that the source gave.
@@ -91,7 +56,7 @@ async def test_killed_in_the_middle_it_goes_on_and_sends_only_the_rest(tmp_path:
 
 async def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     async with offered() as source, fake_target() as target:
-        words = command(source.url, target.url, tmp_path)
+        words = command(f"{source.url}/app:1", f"{target.url}/team/app", tmp_path)
         process = await trio.lowlevel.open_process(words, env=environment(), stderr=subprocess.PIPE)
         with trio.fail_after(60):
             await target.until(lambda: len(target.blobs) == 1 and len(target.asked("PATCH")) == 4)
@@ -116,7 +81,7 @@ async def test_killed_against_a_real_registry_what_was_complete_is_not_sent_agai
 ) -> None:
     # Debian's docker-registry (2.8) drops an upload whose chunk broke off; so that blob begins anew, and no other.
     async with offered() as source:
-        words = command(source.url, registry.url, tmp_path / "state")
+        words = command(f"{source.url}/app:1", f"{registry.url}/team/app", tmp_path / "state")
         process = await trio.lowlevel.open_process(words, env=environment())
 
         def begun() -> bool:
@@ -142,7 +107,7 @@ async def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
         ours, theirs = pty.openpty()
         try:
             process = await trio.lowlevel.open_process(
-                command(source.url, target.url, tmp_path), env=environment(), stderr=theirs
+                command(f"{source.url}/app:1", f"{target.url}/team/app", tmp_path), env=environment(), stderr=theirs
             )
             assert await process.wait() == 0
             shown = os.read(ours, 65536)
@@ -156,7 +121,7 @@ async def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
 async def test_a_failure_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     async with offered() as source, fake_target() as target:
         target.on("POST", *[say(b'{"errors":[{"code":"DENIED","message":"no"}]}', status=403)] * 9)
-        done = await run(command(source.url, target.url, tmp_path))
+        done = await run(command(f"{source.url}/app:1", f"{target.url}/team/app", tmp_path))
         assert done.returncode == 1
         assert done.stdout == b""
         assert done.stderr.decode() == (
@@ -172,7 +137,7 @@ async def test_secrets_come_from_files_the_environment_and_standard_input(tmp_pa
             target.on("HEAD", seen[0])
             secret = tmp_path / "secret"
             secret.write_text("s3cret\n")  # a file of the test's own
-            words = command(source.url, target.url, tmp_path / "state", "--target-user", "me")
+            words = command(f"{source.url}/app:1", f"{target.url}/team/app", tmp_path / "state", "--target-user", "me")
             assert (await run([*words, "--target-password-file", str(secret)])).returncode == 0
             basic = "Basic bWU6czNjcmV0"
             assert all(item.headers["authorization"] == basic for item in target.requests[1:])
@@ -213,3 +178,18 @@ def test_a_registry_that_is_not_there_is_a_failure_that_names_it(tmp_path: Path)
     done = invoke("http://127.0.0.1:9/a:1", "http://127.0.0.1:9/b", "--state", str(tmp_path))
     assert done.exit_code == 1
     assert "127.0.0.1:9" in done.stderr
+
+
+async def test_it_dials_as_the_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "mxart.toml"
+    file.write_text('[upstreams]\nresolve = { "from.test" = "127.0.0.1", "to.test" = "127.0.0.1" }\n')
+    async with offered() as source, fake_target() as target:
+        source.on(f"/v2/app/blobs/{LAYER.digest}", say(LAYER.data))
+        here = source.url.replace("127.0.0.1", "from.test")
+        there = target.url.replace("127.0.0.1", "to.test")
+        words = command(f"{here}/app:1", f"{there}/team/app", tmp_path / "state")
+        words[3:3] = ["--config", str(file)]
+        done = await run(words)
+        assert done.returncode == 0, done.stderr
+        assert arrived(target)
+        assert target.requests[0].headers["host"].startswith("to.test:")

@@ -5,32 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
 
 import pytest
-import trio
+import trustme
 
 from kit.registry import OCI_INDEX, OCI_MANIFEST, Blob, Image, image
+from kit.replicating import CHUNK, NOISE, arrived, copy, offer, offer_manifest
 from kit.target import FakeTarget, fake_target
-from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, redirect, say
+from kit.upstream import FakeUpstream, Seen, challenge, fake_upstream, say
 from mxart.config import Upstreams
 from mxart.digest import Digest
 from mxart.errors import MxartError
-from mxart.replicate.engine import Outcome, Replication, Wish
-from mxart.replicate.memo import Memo
-from mxart.replicate.openers import UpstreamOpener
-from mxart.replicate.progress import Progress, silent
-from mxart.replicate.source import Source
-from mxart.replicate.target import Target
+from mxart.replicate.target import Refused, Target
 from mxart.replicate.uploading import Manner
 from mxart.upstream.dial import Dialer
 from mxart.upstream.remote import Remote
-from mxart.upstream.timing import Patience
-from mxart.upstream.tokens import ANONYMOUS, Credentials
-
-NOISE = Random(7).randbytes(3 << 20)
-CHUNK = 1 << 20
-QUICK = Patience(rounds=2, first_pause=0.001)
+from mxart.upstream.tls import ClientTls
+from mxart.upstream.tokens import Credentials
 
 
 @pytest.fixture(scope="module")
@@ -49,56 +40,6 @@ async def source() -> AsyncIterator[FakeUpstream]:
 async def target() -> AsyncIterator[FakeTarget]:
     async with fake_target() as fake:
         yield fake
-
-
-def offer(up: FakeUpstream, item: Image, tag: str = "1") -> None:
-    for blob in item.blobs:
-        up.on(f"/v2/app/blobs/{blob.digest}", say(blob.data))
-    offer_manifest(up, item.manifest, tag)
-
-
-def offer_manifest(up: FakeUpstream, manifest: Blob, tag: str) -> None:
-    for reference in (tag, manifest.digest):
-        up.on(f"/v2/app/manifests/{reference}", say(manifest.data, headers={"content-type": manifest.media_type}))
-
-
-async def copy(
-    up: FakeUpstream,
-    target: FakeTarget,
-    state: Path | None = None,
-    *,
-    name: str = "team/app",
-    credentials: Credentials = ANONYMOUS,
-    manner: Manner | None = None,
-    progress: Progress = silent,
-    platform: str = "",
-) -> Outcome:
-    reading = Remote("source", [up.url], Dialer(Upstreams()), patience=QUICK)
-    writing = Remote("target", [target.url], Dialer(Upstreams()), patience=QUICK, credentials=credentials)
-    manner = manner or Manner(chunk=CHUNK, first_pause=0.001)
-    try:
-        with trio.fail_after(30):
-            return await Replication(
-                Source(UpstreamOpener(reading), "app", "source/app"),
-                Target(writing, name),
-                Memo(state),
-                manner=manner,
-                progress=progress,
-                platform=platform,
-            ).run([Wish("1", ("1",))])
-    finally:
-        await reading.aclose()
-        await writing.aclose()
-
-
-def arrived(target: FakeTarget, item: Image, name: str = "team/app") -> bool:
-    """Every byte of it, under the tag, and nothing begun is left."""
-    blobs = all(target.blobs.get(f"{name}@{blob.digest}") == blob.data for blob in item.blobs)
-    return blobs and target.manifests[f"{name}:1"] == (item.manifest.media_type, item.manifest.data)
-
-
-def files(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
 
 
 def layer_patches(target: FakeTarget) -> list[str]:
@@ -283,48 +224,6 @@ async def test_a_digest_that_is_refused_again_and_again_is_told_and_no_manifest_
     assert target.uploads == {}  # what was refused was cancelled
 
 
-async def test_a_blob_that_ends_too_soon_is_told_of_the_source(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    source.on(f"/v2/app/blobs/{app.layers[0].digest}", say(app.layers[0].data[:-1]))
-    with pytest.raises(MxartError, match="its manifest says"):
-        await copy(source, target)
-    assert target.manifests == {}
-
-
-async def test_a_source_that_breaks_off_is_asked_for_the_rest(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    layer = app.layers[0]
-    source.on(f"/v2/app/blobs/{layer.digest}", say(layer.data, reset_after=700_000), say(layer.data))
-    await copy(source, target)
-    assert arrived(target, app)
-
-
-async def test_a_source_without_ranges_is_read_from_the_beginning(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    source.on(f"/v2/app/blobs/{app.layers[0].digest}", say(app.layers[0].data, ranges=False))
-    target.cuts = [300_000]
-    await copy(source, target)
-    assert arrived(target, app)
-
-
-async def test_manifests_with_other_bytes_than_their_digest_are_not_passed_on(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    wrong = app.manifest.data + b"\n"
-    offer(source, app)
-    fields = {"docker-content-digest": app.manifest.digest, "content-type": OCI_MANIFEST}
-    source.on("/v2/app/manifests/1", say(wrong, headers=fields))
-    with pytest.raises(MxartError, match=f"for {app.manifest.digest}"):
-        await copy(source, target)
-    assert target.requests == []
-
-
 async def test_a_target_that_makes_other_bytes_of_a_manifest_is_told(
     source: FakeUpstream, target: FakeTarget, app: Image
 ) -> None:
@@ -388,116 +287,6 @@ async def test_of_several_lenders_the_one_that_has_it_is_asked(
     assert target.received == 0
 
 
-async def test_foreign_layers_are_left_out_and_told(source: FakeUpstream, target: FakeTarget) -> None:
-    item = image(b"x" * 100, docker=True)
-    fields = json.loads(item.manifest.data)
-    foreign = {
-        "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-        "digest": "sha256:" + "f" * 64,
-        "size": 12345,
-        "urls": ["https://vendor.example/layer"],
-    }
-    fields["layers"].insert(0, foreign)
-    manifest = Blob(item.manifest.media_type, json.dumps(fields).encode())
-    offer(source, item)
-    offer_manifest(source, manifest, "1")
-    outcome = await copy(source, target)
-    assert target.manifests["team/app:1"][1] == manifest.data
-    assert outcome.notes == [
-        f"left out: {foreign['digest']} (12345 bytes), a foreign layer, which is not for passing on"
-    ]
-
-
-async def test_cancelled_in_the_middle_nothing_is_open_and_the_next_run_goes_on(
-    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
-) -> None:
-    offer(source, app)
-    layer = app.layers[0]
-    source.on(f"/v2/app/blobs/{layer.digest}", say(layer.data[:1500000], length=len(layer.data), stall_after=1500000))
-
-    async def run() -> None:
-        await copy(source, target, tmp_path)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await target.until(lambda: target.received >= CHUNK and bool(target.blobs))
-        nursery.cancel_scope.cancel()
-    with trio.fail_after(5):
-        await target.until(lambda: target.open_connections == 0)
-        await source.until(lambda: source.open_connections == 0)
-    assert target.manifests == {}
-    assert len(files(tmp_path)) == 1
-    assert files(tmp_path)[0].stat().st_mode & 0o777 == 0o600
-    offer(source, app)
-    before = target.received
-    outcome = await copy(source, target, tmp_path)
-    assert arrived(target, app)
-    assert outcome.bytes_resumed >= CHUNK
-    assert target.received - before == len(layer.data) - outcome.bytes_resumed
-    assert files(tmp_path) == []
-
-
-async def test_two_at_once_do_not_share_an_upload(
-    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
-) -> None:
-    offer(source, app)
-    async with trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(copy, source, target, tmp_path)
-    assert arrived(target, app)
-    assert files(tmp_path) == []
-
-
-async def test_what_is_remembered_and_worth_nothing_is_no_hindrance(
-    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
-) -> None:
-    offer(source, app)
-    memo = Memo(tmp_path)
-    for location, data in (("", b"no json"), (f"{target.url}/v2/team/app/blobs/uploads/77", b"")):
-        with memo.hold("target/team/app", app.layers[0].digest) as kept:
-            kept.keep(location or "x")
-        if data:
-            files(tmp_path)[0].write_bytes(data)
-        await copy(source, target, tmp_path)
-        assert arrived(target, app)
-        target.blobs.clear()
-        target.manifests.clear()
-
-
-async def test_progress_ends_where_it_should_and_never_beyond(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    target.cuts = [300_000]
-    said: list[tuple[int, int | None]] = []
-    await copy(source, target, progress=lambda done, total, what: said.append((done, total)))
-    assert said[-1][0] == said[-1][1] == sum(len(blob.data) for blob in (*app.blobs, app.manifest))
-    assert all(total is None or 0 <= done <= total for done, total in said)
-
-
-async def test_a_registry_for_manifests_that_redirects_blobs_is_read_as_clients_do(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    async with fake_upstream(host="localhost") as cdn:
-        cdn.on("/layer", say(app.layers[0].data))
-        source.on(f"/v2/app/blobs/{app.layers[0].digest}", redirect(f"{cdn.url}/layer?signature=1"))
-        target.cuts = [300_000]
-        await copy(source, target)
-        assert arrived(target, app)
-        assert [seen.headers.get("range") for seen in cdn.requests] == [None, "bytes=300000-"]
-
-
-async def test_a_blob_without_a_byte_arrives(source: FakeUpstream, target: FakeTarget, app: Image) -> None:
-    empty = Blob("application/vnd.oci.image.layer.v1.tar", b"")
-    fields = json.loads(app.manifest.data)
-    fields["layers"] = [empty.descriptor()]
-    item = Image(Blob(OCI_MANIFEST, json.dumps(fields).encode()), app.config, (empty,))
-    offer(source, item)
-    await copy(source, target)
-    assert arrived(target, item)
-
-
 async def test_a_digest_of_another_algorithm_is_said_at_the_beginning(
     source: FakeUpstream, target: FakeTarget, app: Image
 ) -> None:
@@ -513,29 +302,16 @@ async def test_a_digest_of_another_algorithm_is_said_at_the_beginning(
     assert target.asked("POST")[0].target.endswith("?digest-algorithm=sha512")
 
 
-async def test_a_tag_that_goes_while_all_are_copied_is_told_and_the_others_arrive(
-    source: FakeUpstream, target: FakeTarget, app: Image
-) -> None:
-    offer(source, app)
-    source.on("/v2/app/tags/list", say(json.dumps({"name": "app", "tags": ["0", "1"]})))
-    reading = Remote("source", [source.url], Dialer(Upstreams()), patience=QUICK)
-    writing = Remote("target", [target.url], Dialer(Upstreams()), patience=QUICK)
-    replication = Replication(
-        Source(UpstreamOpener(reading), "app", "source/app"), Target(writing, "team/app"), Memo(None)
-    )
-    outcome = await replication.run(await replication.every_tag())
-    assert arrived(target, app)
-    assert (outcome.tags, outcome.notes) == (["1"], ["0 has gone since it was listed"])
-    await reading.aclose()
-    await writing.aclose()
-
-
-async def test_a_folder_that_cannot_be_written_is_told_before_anything_is_sent(
-    source: FakeUpstream, target: FakeTarget, app: Image, tmp_path: Path
-) -> None:
-    offer(source, app)
-    file = tmp_path / "file"
-    file.write_bytes(b"")
-    with pytest.raises(MxartError, match="replications remember there"):
-        await copy(source, target, file / "state")
-    assert target.asked("POST") == []
+async def test_a_registry_that_believes_to_be_reached_by_http_is_told_of(tmp_path: Path) -> None:
+    """As behind a proxy that ends TLS and does not say so."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with fake_upstream(tls=ca.issue_cert("localhost"), host="localhost") as up:
+        place = f"http://localhost:{up.port}/v2/x/blobs/uploads/1"
+        up.on("/v2/x/blobs/uploads/", say(status=202, headers={"location": place}))
+        tls = ClientTls(str(tmp_path / "ca.pem"))
+        writing = Remote("target", [up.url], Dialer(Upstreams()), tls=tls)
+        with pytest.raises(Refused, match="has to be told that it is reached by https"):
+            await Target(writing, "x").begin(Digest.of(b"x"))
+        assert up.count() == 1
+        await writing.aclose()

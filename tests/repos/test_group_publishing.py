@@ -10,7 +10,7 @@ import trio
 from kit.publishing import EVERYTHING, Rights, descriptor, pushed_image
 from kit.repos import Answer, FakeUpstream, World, body_of, code_of, manifest
 from mxart.digest import Digest
-from mxart.errors import ConfigError, UpstreamDenied, UpstreamUnavailable
+from mxart.errors import ConfigError, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Response
 from mxart.repos.base import NOBODY, Caller, Repository
 from mxart.repos.group import Group
@@ -210,19 +210,28 @@ async def test_a_package_whose_images_are_all_deleted_is_nobodys(shop: Shop) -> 
 
 
 @pytest.mark.parametrize(
-    "trouble", [UpstreamDenied("401 to an unknown name"), UpstreamUnavailable("down"), UpstreamUnavailable("offline")]
+    "trouble", [UpstreamDenied("401 to an unknown name"), UpstreamUnavailable("down"), UpstreamFailed("500")]
 )
-async def test_no_upstreams_word_is_wanted_for_a_push(shop: Shop, trouble: UpstreamDenied) -> None:
+async def test_an_upstreams_trouble_with_a_new_name_is_not_the_pushers(shop: Shop, trouble: UpstreamFailed) -> None:
     shop.upstream.trouble = trouble
     image = pushed_image("ours", LAYER)
     for blob in (b"{}", LAYER):
         await shop.push_blob("team/app", blob)
+    assert not shop.upstream.asked
     # containerd and oras ask for a manifest, too, before they push it.
     for reference in ("1", str(Digest.of(image))):
-        assert (await shop.say("HEAD", f"/v2/team/app/manifests/{reference}")).status == 404
+        target = f"/v2/team/app/manifests/{reference}"
+        assert (await shop.say("HEAD", target)).status == 404
+        assert (await shop.say("HEAD", target, caller=NOBODY)).status == trouble.status  # others are told
     assert (await shop.push("team/app", "1", image, LAYER)).status == 201
     assert await shop.get("/v2/team/app/manifests/1") == (200, image)
-    assert not shop.upstream.asked
+
+
+async def test_an_upstreams_trouble_with_a_signed_image_is_told_to_everybody(shop: Shop) -> None:
+    await shop.attach("library/app", THEIRS)
+    shop.upstream.trouble = UpstreamUnavailable("429", retry_after=9)
+    for caller in (NOBODY, ALICE):
+        assert (await shop.get("/v2/library/app/manifests/1", caller))[0] == 503
 
 
 async def test_a_blob_that_only_an_upstream_has_is_sent_all_the_same(shop: Shop) -> None:
@@ -235,17 +244,11 @@ async def test_a_blob_that_only_an_upstream_has_is_sent_all_the_same(shop: Shop)
     assert response.status == 201
 
 
-async def test_a_package_that_an_upstream_is_known_to_have_is_asked_for_there(shop: Shop) -> None:
-    shop.upstream.add_manifest("library/app", THEIRS, "1", "2", media_type=media.MANIFEST)
-    assert await shop.get("/v2/library/app/manifests/1", ALICE) == (200, THEIRS)
+async def test_what_an_upstream_has_is_seen_while_something_is_pushed_beside_it(shop: Shop) -> None:
+    shop.upstream.add_manifest("library/app", THEIRS, "1", media_type=media.MANIFEST)
     await shop.push_blob("library/app", LAYER)
-    assert await shop.get("/v2/library/app/manifests/2", ALICE) == (200, THEIRS)
-
-
-async def test_others_do_not_see_that_a_package_is_about_to_be_pushed(shop: Shop) -> None:
-    shop.upstream.add_manifest("team/app", THEIRS, "1", media_type=media.MANIFEST)
-    await shop.push_blob("team/app", LAYER)
-    assert await shop.get("/v2/team/app/manifests/1") == (200, THEIRS)
+    for caller in (NOBODY, ALICE):
+        assert await shop.get("/v2/library/app/manifests/1", caller) == (200, THEIRS)
 
 
 async def test_a_group_publishes_to_a_member_that_takes_it(shop: Shop) -> None:

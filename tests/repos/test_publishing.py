@@ -10,6 +10,7 @@ import trio
 from kit.bodies import GivenBody
 from kit.publishing import EVERYTHING, Rights, pushed_image
 from kit.repos import World, body_of, code_of, fields_of
+from mxart.access.base import Action, Denied, LoginWanted
 from mxart.digest import Digest
 from mxart.message import Response
 from mxart.repos.base import Caller
@@ -248,6 +249,27 @@ async def test_what_the_caller_may_not_read_has_to_be_sent(shop: Shop, source: s
     reader = Caller(name="carol", grants=Rights(publish={"own:app"}, read={"own:base"}))
     sent = await shop.say("POST", f"/v2/app/blobs/uploads/?mount={SUM}{source}", caller=reader)
     assert sent.status == 201
+
+
+class ByToken(Rights):
+    """Reading is his right, but not what his token was asked for."""
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        if action == "read" and path == "base" and not self.may(action, repository, path):
+            raise LoginWanted("not asked for", Denied(action, repository, path), error="insufficient_scope")
+        super().demand(action, repository, path)
+
+
+@pytest.mark.parametrize("source", ["&from=base", ""])
+async def test_whose_token_is_too_narrow_to_mount_is_told_of_which_he_needs(shop: Shop, source: str) -> None:
+    await shop.push(LAYER, "base")
+    await shop.push(LAYER, "hidden")
+    narrow = Caller(name="carol", grants=ByToken(publish={"own:app"}))
+    sent = await shop.say("POST", f"/v2/app/blobs/uploads/?mount={SUM}{source}", caller=narrow)
+    assert sent.status == 401
+    assert shop.world.uploads.states == {}
+    wide = Caller(name="carol", grants=ByToken(publish={"own:app"}, read={"own:hidden"}))
+    assert (await shop.say("POST", f"/v2/app/blobs/uploads/?mount={SUM}{source}", caller=wide)).status == 201
 
 
 async def test_what_nobody_has_or_was_swept_in_that_moment_has_to_be_sent(shop: Shop) -> None:

@@ -436,12 +436,29 @@ async def test_long_lists_of_referrers_come_in_pages(shop: Shop) -> None:
     assert seen == sorted(sums)
 
 
-async def test_a_use_of_a_blob_is_noted_also_of_its_head_alone(shop: Shop) -> None:
-    """So a push that relies on it, and sends no more than a HEAD, finds it again."""
+async def test_a_push_that_asks_only_whether_a_blob_is_here_can_rely_on_it(shop: Shop) -> None:
+    """Its use is written before the answer, though not for every question, and not for who pulls."""
     path = f"app/blobs/{Digest.of(LAYER)}"
-    before = shop.world.catalog.uses["own", path]
-    assert (await shop.say("HEAD", f"/v2/{path}")).status == 200
-    assert shop.world.catalog.uses["own", path] == before + 1
+    relied, clock = shop.world.publications.relied, shop.world.clock
+    await shop.say("GET", f"/v2/{path}")
+    assert relied == {}
+    for wait, noted in ((0, 0), (60, 0), (600, 660)):
+        clock.forward(wait)
+        assert (await shop.say("HEAD", f"/v2/{path}")).status == 200
+        assert relied["own", path] == 1_800_000_000 + noted
+
+
+async def test_a_blob_that_is_swept_in_that_moment_is_not_said_to_be_here(shop: Shop) -> None:
+    path = f"app/blobs/{Digest.of(LAYER)}"
+    rely = shop.world.publications.rely
+
+    async def late(repository: str, path: str, now: float) -> bool:
+        await shop.world.catalog.forget_file(repository, path)
+        return await rely(repository, path, now)
+
+    shop.world.publications.rely = late  # type: ignore[method-assign]  # a sweeper after the blob was found
+    assert (await shop.say("HEAD", f"/v2/{path}")).status == 404
+    assert shop.world.blobs.opened == set()
 
 
 async def test_manifests_through_a_proxy_are_kept_with_what_they_need(shop: Shop) -> None:

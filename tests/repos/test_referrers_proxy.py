@@ -178,7 +178,6 @@ async def test_strangers_questions_about_made_up_digests_leave_nothing_behind(wo
         response, _ = await world.ask(hub, f"/v2/library/app/referrers/{digest}")
         assert await marks(response) == set()
     assert not world.catalog.files
-    assert not hub.holds("library/app")
 
 
 async def test_what_neither_has_is_an_empty_list_for_as_long_as_not_found_holds(world: World) -> None:

@@ -159,6 +159,15 @@ async def test_the_same_again_succeeds_and_is_as_old_as_it_was(shop: Shop) -> No
     assert shop.catalog.last_use("own", f"app/blobs/{LAYER}") == 9.0
 
 
+async def test_what_is_relied_on_is_used_at_once_for_every_worker(shop: Shop, tmp_path: Path) -> None:
+    await shop.publications.publish(blob(LAYER), there)
+    assert await shop.publications.rely("own", f"app/blobs/{LAYER}", 77.0)
+    assert not await shop.publications.rely("own", f"app/blobs/{OTHER}", 77.0)
+    other = Shop(tmp_path / "c")
+    assert other.catalog.last_use("own", f"app/blobs/{LAYER}") == 77.0
+    other.catalog.close()
+
+
 async def test_other_bytes_under_an_immutable_name_change_nothing(shop: Shop) -> None:
     await shop.publications.publish(Publication(record("app/1.zip", LAYER)), there)
     with pytest.raises(Occupied) as caught:
@@ -290,9 +299,12 @@ async def test_a_package_is_owned_by_more_than_remarks_on_what_others_hold(shop:
         return replace(made, referrer=Referrer(subject, "a/b", b"{}"))
 
     assert not owned()
+    assert not shop.publications.begun("own", "app")
     await shop.publications.publish(blob(LAYER), there)
     assert not owned()  # an upload for whatever
+    assert shop.publications.begun("own", "app")
     await shop.publications.publish(remark("signature", OTHER), there)
+    assert not shop.publications.begun("own", "app")
     await shop.publications.publish(manifest("old signature", need(LAYER), tags=("sha256-00.sig",)), there)
     assert not owned()
     assert shop.publications.owned("own", "app", "")  # a format that knows no such tags

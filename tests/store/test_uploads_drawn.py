@@ -97,6 +97,20 @@ async def test_a_body_of_untold_length_is_stopped_at_the_limit(
     await finish(store, name)
 
 
+@pytest.mark.parametrize("kind", [GivenBody, DrawnBody])
+async def test_an_upload_that_has_more_than_the_limit_already_takes_nothing_and_loses_nothing(
+    tmp_path: Path, kind: type[GivenBody]
+) -> None:
+    store = OneStore(tmp_path)
+    name = await begin(store)
+    async with store.uploads.open(name) as upload:
+        await upload.receive(GivenBody(DATA[:1000]), None)
+        with pytest.raises(TooLarge):
+            await upload.receive(kind(DATA[1000:], length=None), 500)
+        assert upload.state.offset == 1000
+    await finish(store, name)
+
+
 async def test_a_body_that_ends_at_the_limit_is_taken(tmp_path: Path) -> None:
     store = OneStore(tmp_path)
     for body in (GivenBody(DATA, length=None), DrawnBody(DATA, length=None)):

@@ -42,7 +42,7 @@ async def _make(asked: Asked[Nothing, Made]) -> Made:
 def writing(world: ApiWorld, needs: Needs = ANYBODY) -> None:
     """The world's API with one operation that takes a body."""
     line = operation("make", "POST", "/made", "Make it.", needs, _make, tag="t")
-    world.gate._api = world.api = Api([line])
+    world.api = Api([line])
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,13 @@ async def test_every_operation_is_answered_as_the_document_says(tmp_path: Path) 
             ("DELETE", "/users/eve", 204, None),
             ("GET", "/usage", 200, None),
             ("GET", "/repositories/own/usage", 200, None),
+            ("GET", "/repositories/own/retention", 200, None),
+            ("POST", "/repositories/own/retention", 202, {}),
             ("POST", "/gc", 202, {}),
             ("POST", "/repositories/own/packages/a/replications", 202, {"target": "http://127.0.0.1:9/a"}),
+            ("GET", "/permissions", 200, None),
+            ("GET", "/explain?action=read&repository=own", 200, None),
+            ("GET", "/audit", 200, None),
             ("GET", "/jobs", 200, None),
             ("GET", f"/jobs/{job.id}", 200, None),
             ("DELETE", f"/jobs/{job.id}", 202, None),
@@ -85,6 +90,11 @@ async def test_a_job_is_shown_to_its_owner_and_to_those_who_manage_everything(tm
         every = await world.call("GET", "/jobs?limit=1", caller=ADMIN)
         rest = await world.call("GET", f"/jobs?after={every.json['next']}", caller=ADMIN)
         assert {item["id"] for item in (*every.json["items"], *rest.json["items"])} == {mine.id, theirs.id}
+        none = await world.call("GET", "/jobs?kind=replication", caller=ADMIN)
+        running = await world.call("GET", "/jobs?kind=gc&state=running", caller=ADMIN)
+        assert none.json["items"] == []
+        assert theirs.id in {item["id"] for item in running.json["items"]}
+        assert (await world.call("GET", "/jobs?state=lost", caller=ADMIN)).status == 400
         for name in ("x", "..%2Fx", "20270101-000000-0000000g"):
             assert (await world.call("GET", f"/jobs/{name}", caller=ADMIN)).status == 400
         assert (await world.call("GET", "/jobs/20270101-000000-00000000", caller=ADMIN)).status == 404

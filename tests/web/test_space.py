@@ -10,7 +10,10 @@ import trio
 
 from kit.api import ADMIN, EVE, ApiWorld, Only, Told, api_world, part
 from mxart.access.base import ACTIONS
+from mxart.access.control import Access, rules_of
+from mxart.errors import Forbidden
 from mxart.repos.base import NOBODY, Caller
+from mxart.web.replication import StillAllowed
 
 
 async def ended(world: ApiWorld, begun: Told) -> dict[str, Any]:
@@ -55,6 +58,8 @@ async def test_a_collection_is_a_job_that_tells_what_it_freed(tmp_path: Path) ->
         "own.bytes": 300,
         "hub.files": 1,
         "hub.bytes": 50,
+        "own.tags": 4,
+        "own.manifests": 3,
     }
     assert again["subject"] == "all stores"
 
@@ -80,6 +85,33 @@ async def test_space_is_for_those_who_manage(tmp_path: Path) -> None:
             assert (await world.call(method, path, body, caller=NOBODY)).status == 401
         assert world.rounds == []
         assert await world.jobs.every() == []
+
+
+async def test_what_retention_would_let_go_is_told_and_then_let_go_by_a_job(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        for number in range(5):
+            await world.keep("own", "team/app", f"v{number}", b"%d" % number, created=1000.0 + number)
+        await world.keep("own", "team/app", "latest", b"0", created=1000.0)
+        told = await world.call("GET", "/repositories/own/retention", caller=ADMIN)
+        first = await world.call("GET", "/repositories/own/retention?limit=1", caller=ADMIN)
+        assert (told.json["tags"], first.json["tags"], len(first.json["items"])) == (3, 3, 1)
+        assert {item["name"] for item in told.json["items"] if item["what"] == "tag"} == {"v0", "v1", "v2"}
+        assert "not one of the newest 2" in told.json["items"][0]["why"]
+        assert await world.jobs.every() == [], "nothing was begun, and nothing went"
+        job = await ended(world, await world.call("POST", "/repositories/own/retention", {}, caller=ADMIN))
+        assert (job["state"], job["kind"], job["result"]["tags"]) == ("done", "retention", 3)
+        left = await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags", caller=ADMIN)
+        assert [item["name"] for item in left.json["items"]] == ["latest", "v3", "v4"]
+
+
+async def test_retention_without_rules_or_rights_is_refused(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        for name, status in (("hub", 409), ("nobody", 404)):
+            assert (await world.call("GET", f"/repositories/{name}/retention", caller=ADMIN)).status == status
+            assert (await world.call("POST", f"/repositories/{name}/retention", {}, caller=ADMIN)).status == status
+        for caller, status in ((EVE, 403), (NOBODY, 401)):
+            assert (await world.call("GET", "/repositories/own/retention", caller=caller)).status == status
+            assert (await world.call("POST", "/repositories/own/retention", {}, caller=caller)).status == status
 
 
 @pytest.mark.parametrize(
@@ -125,3 +157,26 @@ async def test_a_copy_is_a_job_that_can_be_ended_and_keeps_no_secret(tmp_path: P
         job = await ended(world, begun)
     assert job["state"] in ("cancelled", "failed")
     assert "secret" not in str(job)
+
+
+async def test_what_a_job_may_ends_with_its_user(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        world.management.create_user("eve", "correct horse battery", groups=["admins"])
+        access = Access(rules_of(world.config))
+        caller = Caller(name="eve", grants=Only(actions=ACTIONS))
+        still = StillAllowed(caller, access, world.directory)
+        still.demand("manage", "own", "team/app")
+        assert still.may("read", "own", "team/app")
+        world.directory.remove_member("admins", "eve")
+        with pytest.raises(Forbidden, match="any more"):
+            still.demand("manage", "own", "team/app")
+        assert still.may("read", "own", "team/app"), "as everybody may"
+        world.directory.set_disabled("eve", True)
+        assert not still.may("read", "own", "team/app")
+        world.directory.delete_user("eve")
+        assert not still.may("read", "own", "team/app")
+        assert not still.sees("own", "team/app")
+        # More than what was granted it never is.
+        world.management.create_user("eve", "correct horse battery", groups=["admins"])
+        less = StillAllowed(Caller(name="eve", grants=Only()), access, world.directory)
+        assert not less.may("manage", "own", "team/app")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from kit.api import ADMIN, EVE, ApiWorld, api_world
+from kit.api import ADMIN, EVE, ApiWorld, Only, api_world
+from mxart.access.base import ACTIONS
 from mxart.access.credentials import parse_token, verify_password
-from mxart.repos.base import NOBODY
+from mxart.repos.base import NOBODY, Caller
 
 PASSWORD = "correct horse battery"
 
@@ -201,3 +202,23 @@ async def test_who_one_is(tmp_path: Path) -> None:
         await make_eve(world)
         assert (await world.call("GET", "/whoami", caller=EVE)).json["user"]["name"] == "eve"
         assert (await world.call("GET", "/whoami")).json == {"user": None}
+
+
+async def test_a_token_makes_no_tokens_and_changes_no_password_but_shows_what_is_its_users(tmp_path: Path) -> None:
+    """Were it good for another token, neither its ceiling nor its end would bound it."""
+    by_token = Caller(name="eve", grants=Only(delegated=True))
+    async with api_world(tmp_path) as world:
+        await make_eve(world)
+        made, _ = world.management.create_token("eve", "one")
+        for method, path, body in (
+            ("POST", "/users/eve/tokens", {"name": "x"}),
+            ("DELETE", f"/users/eve/tokens/{made.id}", None),
+            ("PUT", "/users/eve/password", {"password": "another one", "current": PASSWORD}),
+        ):
+            told = await world.call(method, path, body, caller=by_token)
+            assert (told.status, "show the password" in told.detail) == (403, True)
+        assert (await world.call("GET", "/users/eve/tokens", caller=by_token)).status == 200
+        assert [token.id for token in world.directory.tokens("eve")] == [made.id]
+        # Those who manage everything may do it for any user, by a token that is good for that.
+        managing = Caller(name="admin", grants=Only(actions=ACTIONS, delegated=True))
+        assert (await world.call("POST", "/users/eve/tokens", {"name": "x"}, caller=managing)).status == 201

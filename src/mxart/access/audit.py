@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ KEPT = 9
 FILE = "audit.jsonl"
 _BLOCK = 65536
 _MAX_TEXT = 1024
+_TIME = b'{"time":"'  # what every line begins with
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -117,18 +119,19 @@ class Audit:
 
     def tail(self, limit: int = 100, wanted: Callable[[Entry], bool] = lambda _: True) -> list[Entry]:
         """The newest entries that are wanted, the newest first. Reads backwards, as far as it must. Blocks."""
-        found: list[Entry] = []
+        return list(islice((entry for entry in self.backwards() if wanted(entry)), limit))
+
+    def backwards(self, until: str = "") -> Iterator[Entry]:
+        """All entries, the newest first; none that is newer than `until`, a time as they have it. Blocks."""
         for path in (self._path, *(self._older(number) for number in range(1, KEPT + 1))):
             for line in _backwards(path):
+                # Looked at as bytes: what is passed over may be hundreds of megabytes.
+                if until and line.startswith(_TIME) and line[len(_TIME) : len(_TIME) + len(until)] > until.encode():
+                    continue
                 try:
-                    entry = msgspec.json.decode(line, type=Entry)
+                    yield msgspec.json.decode(line, type=Entry)
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     continue  # cut short by a full disk
-                if wanted(entry):
-                    found.append(entry)
-                    if len(found) >= limit:
-                        return found
-        return found
 
 
 def _fit(text: str) -> str:

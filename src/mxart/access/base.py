@@ -56,6 +56,11 @@ class Grants(Protocol):
         """Whether a package's name may stand in a list that the caller is shown (a catalog)."""
         ...
 
+    @property
+    def delegated(self) -> bool:
+        """Whether the caller shows a token: less than a password, even where it may do all that its user may."""
+        ...
+
 
 class Anybody:
     """Reads and fetches everything, and does nothing else: what holds where no users are."""
@@ -72,6 +77,10 @@ class Anybody:
     def sees(self, repository: str, path: str) -> bool:
         return True
 
+    @property
+    def delegated(self) -> bool:
+        return False
+
 
 ANYBODY = Anybody()
 
@@ -79,13 +88,15 @@ ANYBODY = Anybody()
 class LoginWanted(Unauthorized):
     """A caller who has not logged in may not do this, or his token was not asked for it (`error`, RFC 6750 3.1).
 
-    The server adds the challenge that the client understands.
+    `beside` is the package that the request is about, where what was denied is another one that it needs, too.  The
+    server adds the challenge that the client understands.
     """
 
-    def __init__(self, message: str, denied: Denied, *, error: str = "") -> None:
+    def __init__(self, message: str, denied: Denied, *, error: str = "", beside: str = "") -> None:
         super().__init__(message)
         self.denied = denied
         self.error = error
+        self.beside = beside
 
 
 class NotAllowed(Forbidden):

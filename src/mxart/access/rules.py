@@ -89,6 +89,11 @@ class Rules:
         ]
         self._rules = sorted((*rules, *built_in), key=lambda rule: rule.rank, reverse=True)
 
+    @property
+    def every(self) -> tuple[Rule, ...]:
+        """All of them, those that decide before others first."""
+        return tuple(self._rules)
+
     def decide(self, user: str, groups: frozenset[str], action: Action, repository: str, path: str) -> Verdict:
         """Whether somebody may do something. `user` "" is nobody in particular, who is in no group."""
         if user and ADMINS in groups:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
+from mxart.access.base import ACTIONS
+from mxart.access.control import NOBODY, Access, Principal, principal_of, rules_of
+from mxart.access.rules import EVERYBODY
 from mxart.app_ca import check_certificates
 from mxart.build import Trust
 from mxart.commands.options import Options, UserError
+from mxart.commands.people import people
 from mxart.config import Tunnel
 from mxart.errors import ConfigError
+from mxart.store.paths import DataPaths
 
 
 @click.command()
+@click.option("--as", "user", metavar="USER", help='Say what this user may do; "anonymous": somebody without a login.')
+@click.option("--token", metavar="TOKEN", help="With this token of the user's, by what stands in the middle of it.")
+@click.argument("question", nargs=-1, metavar="[ACTION REPOSITORY PATH]")
 @click.pass_obj
-def check(options: Options) -> None:
-    """Check the configuration, the files of secrets and CAs that it names, and the CA, and say what it serves."""
+def check(options: Options, user: str | None, token: str | None, question: tuple[str, ...]) -> None:
+    """Check the configuration, or ask what somebody may do by it.
+
+    Without --as: the configuration, the files of secrets and CAs that it names, and the CA; and what it serves.
+    With --as USER ACTION REPOSITORY PATH: whether, and which rule decides; exit code 0 if he may, 1 if not.
+    """
+    if user is not None:
+        raise SystemExit(_may(options, user, token or "", question))
+    if question or token is not None:
+        raise UserError("whose rights? mxart check --as USER ACTION REPOSITORY PATH")
     try:
         config = options.load()
         Trust.read(config)
@@ -36,6 +54,34 @@ def check(options: Options) -> None:
     for url in config.replicate.targets:
         click.echo(f"copies      to {url}")
     click.echo("the configuration is right")
+
+
+def _may(options: Options, user: str, token: str, question: tuple[str, ...]) -> int:
+    if len(question) not in {2, 3}:
+        raise UserError("what is the question? mxart check --as USER ACTION REPOSITORY PATH")
+    asked, repository, path = (*question, "")[:3]
+    action = next((one for one in ACTIONS if one == asked), None)
+    if action is None:
+        raise UserError(f"{asked!r} is no action: {', '.join(ACTIONS)}")
+    try:
+        config = options.load()
+    except ConfigError as error:
+        raise UserError(str(error)) from None
+    if repository not in config.repositories:
+        raise UserError(f"there is no repository {repository}; there are {', '.join(config.repositories)}")
+    principal: Principal | str = NOBODY
+    if user != EVERYBODY:
+        if not DataPaths(config.data).access.exists():
+            raise UserError(f"{config.data}: there are no users yet: start the server, or add one: mxart user add")
+        with people(options) as management:
+            principal = principal_of(management.directory, user, token, time.time())
+    if isinstance(principal, str):
+        raise UserError(principal)
+    decision = Access(rules_of(config)).decide(principal, action, repository, path)
+    what = f"{action} {path or 'the repository as a whole'} in {repository}"
+    click.echo(f"{'yes' if decision.allowed else 'no'}: {user} {'may' if decision.allowed else 'may not'} {what}")
+    click.echo(f"because: {decision.why}")
+    return 0 if decision.allowed else 1
 
 
 def _tunnel(tunnel: Tunnel) -> str:

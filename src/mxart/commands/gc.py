@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+import trio
 
 from mxart.app_space import space_task
 from mxart.commands.options import Options, UserError
@@ -14,7 +15,8 @@ from mxart.commands.progress import progress
 from mxart.config import parse_duration
 from mxart.errors import ConfigError
 from mxart.store.paths import DataPaths, stores
-from mxart.store.space.round import Breaths, Busy, Failed, once
+from mxart.store.space.process import run_round
+from mxart.store.space.round import Busy, Failed
 from mxart.store.space.task import Freed, Report
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -56,7 +58,7 @@ def gc(options: Options, dry_run: bool, grace: float | None, as_json: bool) -> N
         for place in stores(config).values():
             place.create()
         with progress() as tell:
-            report = once(task, tell, Breaths())
+            report = trio.run(run_round, task, tell)
     except (ConfigError, Busy, Failed) as error:
         raise UserError(str(error)) from None
     click.echo(msgspec.json.encode(report).decode() if as_json else "\n".join(_told(report)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
+import trio
 
 from mxart.digest import Digest
 from mxart.errors import MxartError, NotFound, UpstreamFailed
@@ -36,6 +36,9 @@ class Source:
         self._opener = opener
         self._name = name
         self.place = place
+        self._listing = trio.Lock()
+        self._listed: frozenset[str] | None = None
+        self._lists = True
 
     async def manifest(self, reference: str) -> Manifest:
         """By tag or digest. Raises NotFound; UpstreamFailed if the bytes are not those named, or no manifest."""
@@ -65,9 +68,28 @@ class Source:
                     raise NotFound("that is no list of referrers")
                 found += referrers_of(data)
         except NotFound:
-            with contextlib.suppress(NotFound):
-                found = list((await self.manifest(referrers_tag(subject))).manifests)
+            stands_for_it = await self.maybe(referrers_tag(subject))
+            found = list(stands_for_it.manifests) if stands_for_it is not None else []
         return found
+
+    async def maybe(self, tag: str) -> Manifest | None:
+        """What is under a tag that few images have; None if it is not there.
+
+        The list of tags, read once, is looked at first: Docker Hub counts every question for a manifest, and there
+        would be several for each.  A registry without such a list is asked all the same.
+        """
+        async with self._listing:
+            if self._listed is None:
+                try:
+                    self._listed = frozenset(await self.tags())
+                except MxartError:
+                    self._listed, self._lists = frozenset(), False
+        if self._lists and tag not in self._listed:
+            return None
+        try:
+            return await self.manifest(tag)
+        except NotFound:
+            return None
 
     async def tags(self) -> list[str]:
         """Every tag. Raises NotFound if the repository is unknown."""

@@ -55,67 +55,76 @@ async def survey(
     """Read every manifest that belongs to an image. Raises Problems."""
     if platform and root.manifests:
         root = await source.manifest(str(choose_platform(root, platform)))
-    plan = Plan(root)
-    walk = _Walk(source, plan, referrers=referrers)
+    walk = _Walk(source, Plan(root), referrers=referrers)
     level = [root]
     while level:
-        found: dict[Digest, Manifest] = {}
-
-        async def look(manifest: Manifest, found: dict[Digest, Manifest] = found) -> None:
-            for one in await walk.around(manifest):
-                found[one.digest] = one
-
-        walk.take(level)
-        await each(level, look, at_once)
-        level = [manifest for digest, manifest in found.items() if digest not in plan.manifests]
-    return plan
+        level = await walk.beyond(level, at_once)
+    return walk.plan
 
 
 class _Walk:
     def __init__(self, source: Source, plan: Plan, *, referrers: bool) -> None:
+        self.plan = plan
         self._source = source
-        self._plan = plan
         self._referrers = referrers
         self._bytes = 0
+        self._admit(plan.root)
 
-    def take(self, level: list[Manifest]) -> None:
-        for manifest in level:
-            self._plan.manifests[manifest.digest] = manifest
-            self._bytes += len(manifest.data)
-        if len(self._plan.manifests) > _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
+    async def beyond(self, level: list[Manifest], at_once: int) -> list[Manifest]:
+        """What these manifests are made of, and what refers to them, as far as it is not known already."""
+        wanted: dict[Digest, bool] = {}  # whether it must be there
+        fresh: list[Manifest] = []
+
+        async def look(manifest: Manifest) -> None:
+            for part in manifest.manifests:
+                wanted[part.digest] = True
+            if self._referrers:
+                for part in await self._source.referrers(manifest.digest):
+                    wanted.setdefault(part.digest, False)
+                if manifest.subject is None:
+                    fresh.extend(await self._companions(manifest.digest))
+
+        async def fetch(digest: Digest) -> None:
+            try:
+                fresh.append(await self._source.manifest(str(digest)))
+            except NotFound:
+                if wanted[digest]:
+                    raise
+                self.plan.dangling.append(digest)
+            else:
+                self._admit(fresh[-1])
+
+        await each(level, look, at_once)
+        unknown = [digest for digest in wanted if digest not in self.plan.manifests]
+        self._limit(len(unknown))
+        await each(unknown, fetch, at_once)
+        return fresh
+
+    def _admit(self, manifest: Manifest) -> None:
+        self.plan.manifests[manifest.digest] = manifest
+        self._bytes += len(manifest.data)
+        self._limit(0)
+
+    def _limit(self, more: int) -> None:
+        """Raises UpstreamFailed."""
+        if len(self.plan.manifests) + more > _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
             raise UpstreamFailed(
                 f"{self._source.place}: to this image belong more than {_MOST_MANIFESTS} manifests, "
                 f"or {_MOST_BYTES >> 20} MiB of them"
             )
 
-    async def around(self, manifest: Manifest) -> list[Manifest]:
-        """What a manifest is made of, and what refers to it, as far as it is not known already."""
-        parts = [part.digest for part in manifest.manifests if part.digest not in self._plan.manifests]
-        found = [await self._source.manifest(str(digest)) for digest in parts]
-        if self._referrers:
-            for part in await self._source.referrers(manifest.digest):
-                if part.digest in self._plan.manifests:
-                    continue
-                try:
-                    found.append(await self._source.manifest(str(part.digest)))
-                except NotFound:
-                    self._plan.dangling.append(part.digest)
-            if manifest.subject is None:
-                found += await self._companions(manifest.digest)
-        return found
-
     async def _companions(self, digest: Digest) -> list[Manifest]:
+        """Those that are new."""
         found: list[Manifest] = []
-        if digest in self._plan.companions.values():
+        if digest in self.plan.companions.values():
             return found
         for ending in _COMPANIONS:
             tag = f"{digest.algorithm}-{digest.hex}{ending}"
-            try:
-                manifest = await self._source.manifest(tag)
-            except NotFound:
-                continue
-            self._plan.companions[tag] = manifest.digest
-            found.append(manifest)
+            if (manifest := await self._source.maybe(tag)) is not None:
+                self.plan.companions[tag] = manifest.digest
+                if manifest.digest not in self.plan.manifests:
+                    self._admit(manifest)
+                    found.append(manifest)
         return found
 
 

@@ -222,10 +222,17 @@ class Target:
             return _Answer(reply.status, reply.headers, reply.located, data)
 
     def _place_of(self, answer: _Answer, before: str) -> str:
-        """Where an upload goes on. Raises UpstreamFailed if that was never said."""
+        """Where an upload goes on. Raises Refused if that was never said, or is less safe than the target."""
         location = answer.located or before
         if not location:
-            raise UpstreamFailed(f"{self.place} begins an upload without saying where (no usable Location)")
+            why = f"{self.place} begins an upload without saying where (no usable Location)"
+            raise Refused(why, answer.status, ())
+        if location.startswith("http:") and self._upstream.site.startswith("https:"):
+            why = (
+                f"{self.place} wants the upload at an http:// Location, which is refused; "
+                "a registry behind a proxy has to be told that it is reached by https"
+            )
+            raise Refused(why, answer.status, ())
         return location
 
     def _good(self, answer: _Answer, method: str, path: str) -> None:

@@ -377,8 +377,8 @@ class Repository(Protocol):
         """
         ...
 
-    def holds(self, package: str) -> bool:
-        """Whether anything of this package is kept here, complete or not. `package` in upstream's names (adopt)."""
+    def begun(self, package: str) -> bool:
+        """Whether parts of this package were pushed here, and nothing yet that they are parts of."""
         ...
 
     async def admit(self, caller: Caller, trace: Trace) -> None:

@@ -17,7 +17,6 @@ class Counter:
 
     def __init__(self, remote: Remote) -> None:
         self._desk = Desk(remote)
-        self._desks: tuple[Desk, ...] = (self._desk,)
         self._relay: Relay | None = None
         if remote.rules.relay != "never":
             # Nobody's configuration can give a repository this name. What one caller may not see may be there for
@@ -25,12 +24,7 @@ class Counter:
             second = f"{remote.name}~callers"
             shelf = Shelf(second, remote.format, remote.stock, private=True)
             private = Desk(replace(remote, name=second, shelf=shelf, rules=replace(remote.rules, negative_ttl=0.0)))
-            self._desks = (self._desk, private)
             self._relay = Relay(self._desk, private)
-
-    def holds(self, package: str) -> bool:
-        """See Repository.holds."""
-        return any(desk.holds(package) for desk in self._desks)
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
         """See Repository.admit."""

@@ -23,10 +23,6 @@ class Desk:
         self._listings = Listings(remote)
         self._referrals = Referrals(remote)
 
-    def holds(self, package: str) -> bool:
-        """See Repository.holds."""
-        return self.remote.stock.catalog.has_package(self.remote.name, package)
-
     def remembered(self, operation: File, trace: Trace) -> Found | None:
         """What memory has: the fast way, a few microseconds."""
         found = self.remote.shelf.remembered(operation.path, self.remote.clock())

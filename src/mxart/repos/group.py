@@ -11,9 +11,9 @@ repository.  Two things follow for reading:
   take the image itself away from everybody who pulls it by the group.  So a remark on what others hold makes nobody
   the owner of a package (Repository.owns): the image comes from its upstream, what refers to it from all members.
 - Who pushes a package asks first, by HEAD, what is there already, and leaves out what he is told is there.  It must be
-  there for `publish_to`: that alone is asked for blobs by whoever may publish.  And a package which
-  that repository holds parts of, and no other member anything, is its publisher's own before it is complete: no
-  upstream hears of its name, and none that refuses an unknown name, or is down, ends the push.
+  there for `publish_to`: that alone is asked for blobs by whoever may publish.  And while that repository holds
+  parts of a package and nothing whole, no upstream that refuses the name because it does not know it
+  (most do), or is down or offline, is in its publisher's way: it counts as one that has nothing.
 
 A caller's credentials are for one upstream, and nobody can tell from them for which.  So a group has one site: that of
 its first member that relays credentials.  Only members of that site are shown them, and only their challenges are
@@ -99,8 +99,8 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
-    def holds(self, package: str) -> bool:
-        return any(member.holds(package) for member in self._members)
+    def begun(self, package: str) -> bool:
+        return any(member.begun(package) for member in self._members)
 
     def publisher(self) -> Publisher | None:
         return self._target.publisher() if self._target is not None else None
@@ -129,21 +129,18 @@ class Group:
             grants.demand("read", named[0][0].name, named[0][1])
         return readable
 
+    def _pushes(self, package: str, caller: Caller) -> bool:
+        """Whether the caller, for all we know, is about to push the first version of a package."""
+        target = self._publishing(package, caller)
+        return target is not None and target.begun(package)
+
     def _asked(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
         """Whose word counts, whether the caller may hear it or not."""
         package = operation.package
-        # The usual way first: rights are looked at only where something may follow from them.
         head = isinstance(operation, Blob) and operation.head
         if head and (target := self._publishing(package, caller)) is not None:
             return (target,)
-        if owners := [member for member in self._members if member.owns(package)]:
-            return owners
-        if self._target is not None and self._target.holds(package):
-            others = (member for member in self._members if member is not self._target)
-            if not any(member.holds(member.format.adopt(operation).package) for member in others):
-                target = self._publishing(package, caller)
-                return self._members if target is None else (target,)
-        return self._members
+        return [member for member in self._members if member.owns(package)] or self._members
 
     def _as(self, member: Repository, caller: Caller) -> Caller:
         """What a member is shown of a caller."""
@@ -170,7 +167,10 @@ class Group:
                 absent = _closer(absent, problem, operation.subject)
                 trace.decided("%s: not in member %s", operation.path, member.name)
             except Problem as problem:
-                failure = _first(failure, self._told(member, problem))
+                if member is not self._target and self._pushes(operation.package, caller):
+                    absent = absent or NotFound(f"{operation.path} is not here yet", subject=operation.subject)
+                else:
+                    failure = _first(failure, self._told(member, problem))
                 trace.decided("%s: member %s fails: %s", operation.path, member.name, problem.message)
                 trace.notes.append(f"{member.name}: {problem.message}")
         if failure is not None:

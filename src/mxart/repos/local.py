@@ -10,6 +10,7 @@ from mxart.errors import NotFound, Problem
 from mxart.message import Trace
 from mxart.repos.base import (
     NOBODY,
+    Blob,
     Caller,
     Descriptor,
     Document,
@@ -29,6 +30,7 @@ from mxart.store.base import FileRecord
 
 _STEP = 10_000
 _MAX_OWNED = 10_000
+_RELIANCE = 600.0  # seconds; far less than anybody's grace
 
 
 class Local:
@@ -50,12 +52,13 @@ class Local:
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
         self._publisher = LocalPublisher(name, format, stock, clock, lends)
+        self._relied: dict[str, float] = {}  # when that was last written
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}
         self._generation: int | None = None
 
-    def holds(self, package: str) -> bool:
-        return self._stock.catalog.has_package(self.name, package)
+    def begun(self, package: str) -> bool:
+        return self._stock.publications.begun(self.name, package)
 
     def owns(self, package: str) -> bool:
         generation = self._stock.catalog.generation()
@@ -67,10 +70,13 @@ class Local:
             owned = self._owned[package] = self._published(package)
         return owned
 
+    def _holds(self, package: str) -> bool:
+        return self._stock.catalog.has_package(self.name, package)
+
     def _published(self, package: str) -> bool:
         referring = self.format.referring
         if referring is None:
-            return self.holds(package)
+            return self._holds(package)
         return self._stock.publications.owned(self.name, package, referring.companions)
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
@@ -79,26 +85,48 @@ class Local:
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         trace.outcome = "local"
         now = self._clock()
-        found = self._shelf.remembered(operation.path, now)
-        if found is not None:
-            return found
-        known = self._shelf.look(operation.path)
-        if known is None:
-            listed = await self._listed(operation, trace) if isinstance(operation, Document) else None
-            if listed is not None:
-                return listed
-            if not self.holds(operation.package):
-                raise NotFound(f"{self.name} has no {operation.package}", subject="name")
-            raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
-        found = await self._shelf.take(operation, known, now)
-        if found is None:
-            # Published, and lost: anything but "not found" (that would be a lie that builds act on).
-            raise Problem(f"the bytes of {operation.path} are missing from the store", subject=operation.subject)
+        found = self._shelf.remembered(operation.path, now) or await self._find(operation, trace, now)
+        if isinstance(operation, Blob) and operation.head and not await self._relied_on(operation, now):
+            found.close()
+            raise self._not_found(operation)
         return found
+
+    async def _find(self, operation: File, trace: Trace, now: float) -> Found:
+        for _ in range(2):  # it may be deleted, and swept, after it was looked up
+            known = self._shelf.look(operation.path)
+            if known is None:
+                listed = await self._listed(operation, trace) if isinstance(operation, Document) else None
+                if listed is not None:
+                    return listed
+                raise self._not_found(operation)
+            found = await self._shelf.take(operation, known, now)
+            if found is not None:
+                return found
+        # Published, and lost: anything but "not found" (that would be a lie that builds act on).
+        raise Problem(f"the bytes of {operation.path} are missing from the store", subject=operation.subject)
+
+    def _not_found(self, operation: File) -> NotFound:
+        if not self._holds(operation.package):
+            return NotFound(f"{self.name} has no {operation.package}", subject="name")
+        return NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
+
+    async def _relied_on(self, blob: Blob, now: float) -> bool:
+        """Who asks whether a blob is here goes on to publish something that needs it, and sends no bytes of it.
+
+        So this use is on disk before he is told: nobody sweeps it as unused meanwhile.  False: somebody just has.
+        """
+        if now - self._relied.get(blob.path, -_RELIANCE) < _RELIANCE:
+            return True
+        if not await self._stock.publications.rely(self.name, blob.path, now):
+            return False
+        if len(self._relied) >= _MAX_OWNED:
+            self._relied.clear()
+        self._relied[blob.path] = now
+        return True
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         trace.outcome = "local"
-        if operation.of == "tags" and not self.holds(operation.package):
+        if operation.of == "tags" and not self._holds(operation.package):
             raise NotFound(f"{self.name} has no {operation.package}", subject="name")
         names: list[str] = []
         after = operation.after

@@ -18,9 +18,10 @@ from typing import assert_never
 
 import trio
 
+from mxart.access.base import LoginWanted
 from mxart.conditional import permits
 from mxart.digest import Digest
-from mxart.errors import BadRequest, NotFound, PreconditionFailed, TooLarge, UpstreamUnavailable
+from mxart.errors import BadRequest, NotFound, PreconditionFailed, Problem, TooLarge, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
 from mxart.repos.base import Caller, Facts, Format
 from mxart.repos.publishing import (
@@ -168,19 +169,27 @@ class LocalPublisher:
         return True
 
     def _readable(self, operation: Begin, digest: Digest, caller: Caller) -> FileRecord | None:
-        """A name under which the caller may read a blob: what `source` says first, then any."""
+        """A name under which the caller may read a blob: what `source` says first, then any.
+
+        Raises LoginWanted where another token of his would do.
+        """
         rest = operation.path.removeprefix(operation.package)
         # The name in `from` may have a prefix of the router's; this very package may have the blob already.
         parts = operation.source.split("/")
         named = [operation.package, *("/".join(parts[first:]) for first in range(len(parts)))]
         holders = [Holder(self.name, package, package + rest) for package in named if package]
+        narrow: LoginWanted | None = None
         for holder in [*holders, *self._stock.publications.holders(digest)]:
-            if holder.repository != self.name and not self._lends(holder.repository):
+            here = holder.repository == self.name
+            record = self._stock.catalog.file(holder.repository, holder.path)
+            if record is None or record.digest != digest or not (here or self._lends(holder.repository)):
                 continue
             if caller.grants.may("read", holder.repository, holder.package):
-                record = self._stock.catalog.file(holder.repository, holder.path)
-                if record is not None and record.digest == digest:
-                    return record
+                return record
+            if here and narrow is None:
+                narrow = _too_narrow(caller, holder, operation.package)
+        if narrow is not None:
+            raise narrow
         return None
 
     # small files
@@ -248,6 +257,19 @@ class LocalPublisher:
             return Gone()
         count = "a manifest" if gone.needed_by == 1 else f"{gone.needed_by} manifests"
         return Gone(f"{count} of {operation.package} still needed what was deleted, and cannot be pulled whole now")
+
+
+def _too_narrow(caller: Caller, holder: Holder, package: str) -> LoginWanted | None:
+    """How the caller is told that he may read this, but for his token: that was asked for another package only."""
+    try:
+        caller.grants.demand("read", holder.repository, holder.package)
+    except LoginWanted as problem:
+        if problem.error:
+            problem.beside = package
+            return problem
+    except Problem:
+        pass  # it has to be sent
+    return None
 
 
 def _condition(operation: Publish) -> Condition | None:

@@ -55,8 +55,9 @@ class Proxy:
         """Nothing is published in a proxy."""
         return False
 
-    def holds(self, package: str) -> bool:
-        return self._counter.holds(package)
+    def begun(self, package: str) -> bool:
+        """Nor can it be."""
+        return False
 
     def publisher(self) -> None:
         """Nothing is published in a proxy."""

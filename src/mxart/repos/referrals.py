@@ -51,6 +51,7 @@ class Referrals:
     async def unkept(self, operation: Referrers, trace: Trace) -> Referred:
         """The same, asked of upstream for this one question; nothing is kept, nobody shares it."""
         items, _ = await self._origin.fetch(operation, trace)
+        trace.outcome = "miss"
         return cut(items, operation)
 
 

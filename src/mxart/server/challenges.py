@@ -73,7 +73,12 @@ def _scope(request: Request, refused: Unauthorized) -> str:
     words = _WORDS.get(action, "pull")
     if request.method not in ("GET", "HEAD") and words == "pull":
         words = "delete" if request.method == "DELETE" else "pull,push"
-    return f"repository:{match[1]}:{words}"
+    scope = f"repository:{match[1]}:{words}"
+    if isinstance(refused, LoginWanted) and refused.beside and match[1].endswith(refused.beside):
+        # Both under the name that the client uses, with any prefix of the router's.
+        other = match[1].removesuffix(refused.beside) + refused.denied.path
+        return f"{scope} repository:{other}:{_WORDS.get(action, 'pull')}"
+    return scope
 
 
 class Doors:

@@ -61,3 +61,7 @@ class Granted:
             return False
         unscoped = Principal(self.principal.user, self.principal.token, self.principal.ceiling)
         return self._access.decide(unscoped, "read", repository, path).allowed
+
+    @property
+    def delegated(self) -> bool:
+        return bool(self.principal.token) or self.principal.scopes is not None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mxart.body import Body
 from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
@@ -28,8 +29,10 @@ from mxart.server.reception import Demands, Reception
 from mxart.server.routes import Routes, ToIndex, ToOwn, ToRepository, ToTokens
 from mxart.server.token_pages import TokenPages
 from mxart.via import MAX_HOPS, hops, via
-from mxart.web.api import Api
-from mxart.web.operations import PREFIX as API_PREFIX
+from mxart.web.prefix import PREFIX as API_PREFIX
+
+if TYPE_CHECKING:  # it takes a while to import, and is needed when somebody calls it
+    from mxart.web.api import Api
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ class Gate:
         pseudonym: str = "",
         reception: Reception | None = None,
         token_pages: TokenPages | None = None,
-        api: Api | None = None,
+        api: Callable[[], Awaitable[Api]] | None = None,
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -122,8 +125,9 @@ class Gate:
             at.word = self._token_pages.word
             return await self._token_pages.answer(request)
         if self._api is not None and request.path.startswith(API_PREFIX):
-            at.word = self._api.word
-            return await self._api.answer(request, await self._caller(request, None, at, relays=False))
+            api = await self._api()
+            at.word = api.word
+            return await api.answer(request, await self._caller(request, None, at, relays=False))
         return self._own.answer(request)
 
     def _refusal(self, problem: Problem, request: Request, at: _Place) -> Response:

@@ -106,6 +106,7 @@ class Reception:
         if self._audit is None:
             return
         why = f": {what.why}" if outcome == "denied" and what.why else ""
+        about = f" ({request.trace.about})" if request.trace.about else ""
         self._audit.write(
             Entry(
                 who=who.caller.name if who is not None else name,
@@ -117,7 +118,7 @@ class Reception:
                 outcome=outcome,
                 status=status,
                 rule=what.rule,
-                detail=f"{request.method} {request.path}{why}",
+                detail=f"{request.method} {request.path}{about}{why}",
             )
         )
 
@@ -139,6 +140,10 @@ class Demands:
 
     def sees(self, repository: str, path: str) -> bool:
         return self._grants.sees(repository, path)
+
+    @property
+    def delegated(self) -> bool:
+        return self._grants.delegated
 
 
 def writes(request: Request) -> bool:

@@ -20,7 +20,7 @@ import trio
 from mxart.errors import MxartError, Problem, StorageFull
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.generation import Generation
-from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
+from mxart.store.rows import as_digest, forget_empty, put_file, put_tag, put_use
 from mxart.store.schema import connect, prepare
 
 _FILE = """
@@ -43,10 +43,6 @@ _MISSING = "SELECT 1 FROM missing WHERE repository = ? AND path = ? AND until > 
 _PUT_MISSING = """
     INSERT INTO missing (repository, path, until) VALUES (?, ?, ?)
     ON CONFLICT (repository, path) DO UPDATE SET until = excluded.until"""
-_PUT_USE = """
-    INSERT INTO uses (file, last)
-    SELECT f.id, ? FROM files f JOIN repositories r ON r.id = f.repository WHERE r.name = ? AND f.path = ?
-    ON CONFLICT (file) DO UPDATE SET last = max(last, excluded.last)"""
 
 _TOGETHER = 500  # writes in one transaction
 
@@ -193,7 +189,8 @@ class SqliteCatalog:
         uses, self._uses = self._uses, {}
 
         def write(db: sqlite3.Connection) -> None:
-            db.executemany(_PUT_USE, [(last, repository, path) for (repository, path), last in uses.items()])
+            for (repository, path), last in uses.items():
+                put_use(db, repository, path, last)
             db.execute("DELETE FROM missing WHERE until <= ?", (now,))
 
         await self.write(write, tell=False)

@@ -104,16 +104,18 @@ def sync_directory(path: str | Path) -> None:
 def place(source: str, target: str) -> None:
     """Give a synced file its final name, durably; the directories above it are made. Raises OSError."""
     folder = os.path.dirname(target)
+    above: tuple[str, ...] = ()
     try:
         os.rename(source, target)
     except FileNotFoundError:
-        algorithm = os.path.dirname(folder)
         os.makedirs(folder, 0o700, exist_ok=True)
-        sync_directory(algorithm)
-        sync_directory(os.path.dirname(algorithm))
         os.rename(source, target)
+        algorithm = os.path.dirname(folder)
+        above = (algorithm, os.path.dirname(algorithm))
     os.chmod(target, 0o444)
-    sync_directory(folder)
+    # Last, and together: a file system with a journal writes all of it at the first, and leaves nothing for the others.
+    for directory in (folder, *above):
+        sync_directory(directory)
 
 
 def remove(path: str) -> None:

@@ -30,7 +30,7 @@ from mxart.store.published import (
     Withdrawn,
 )
 from mxart.store.quotas import UNLIMITED, Quotas
-from mxart.store.rows import as_digest, forget_empty, put_file, put_tag
+from mxart.store.rows import as_digest, forget_empty, put_file, put_tag, put_use
 
 # The running sum is of lengths, which are read without the bytes.
 _REFERRERS = """
@@ -61,6 +61,10 @@ _OWNED = """
               AND NOT EXISTS (
                   SELECT 1 FROM tags t JOIN versions v ON v.id = t.version
                   WHERE v.package = p.id AND v.digest = f.digest)))"""
+_BEGUN = """
+    SELECT 1 FROM packages p JOIN repositories r ON r.id = p.repository
+    WHERE r.name = ? AND p.name = ? AND NOT EXISTS (
+        SELECT 1 FROM files f JOIN links l ON l.file = f.id WHERE f.package = p.id)"""
 _TAG_NAMES = """
     SELECT name FROM tags
     WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
@@ -116,6 +120,9 @@ class SqlitePublications:
 
         await self._catalog.write(work)
 
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        return bool(await self._catalog.write(lambda db: put_use(db, repository, path, now), tell=False))
+
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
 
@@ -136,6 +143,9 @@ class SqlitePublications:
 
     def owned(self, repository: str, package: str, companions: str) -> bool:
         return bool(self._catalog.ask(_OWNED, (repository, package, companions)))
+
+    def begun(self, repository: str, package: str) -> bool:
+        return bool(self._catalog.ask(_BEGUN, (repository, package)))
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:
         rows: list[tuple[str, str, str]] = self._catalog.ask(_HOLDERS, (str(digest), limit))

@@ -150,6 +150,10 @@ class Publications(Protocol):
         """
         ...
 
+    async def rely(self, repository: str, path: str, now: float) -> bool:
+        """Note a use of a file, durably when this returns; False if it is not there (any more)."""
+        ...
+
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
         """Delete a file's name with all that hangs on it; None if it is not there.
 
@@ -180,6 +184,10 @@ class Publications(Protocol):
         A remark is a file that refers to another one, or is known only by tags that match `companions`, a GLOB pattern
         of SQLite's; and what such a file needs.  Files that have no links are taken for what some other needs.
         """
+        ...
+
+    def begun(self, repository: str, package: str) -> bool:
+        """Whether files are kept of this package, and none that has links."""
         ...
 
     def holders(self, digest: Digest, limit: int = 1000) -> list[Holder]:

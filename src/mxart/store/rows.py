@@ -22,6 +22,10 @@ _PUT_VERSION = """
 _PUT_TAG = """
     INSERT INTO tags (package, name, version, file) VALUES (?, ?, ?, ?)
     ON CONFLICT (package, name) DO UPDATE SET version = excluded.version, file = excluded.file"""
+_PUT_USE = """
+    INSERT INTO uses (file, last)
+    SELECT f.id, ? FROM files f JOIN repositories r ON r.id = f.repository WHERE r.name = ? AND f.path = ?
+    ON CONFLICT (file) DO UPDATE SET last = max(last, excluded.last)"""
 _FORGET_EMPTY = """
     DELETE FROM packages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM files WHERE package = packages.id)"""
 
@@ -73,3 +77,8 @@ def as_digest(text: str) -> Digest:
     """A digest that was checked before it was put."""
     algorithm, _, value = text.partition(":")
     return Digest(algorithm, value)
+
+
+def put_use(db: sqlite3.Connection, repository: str, path: str, last: float) -> bool:
+    """When a file was last used; False if it is not there."""
+    return db.execute(_PUT_USE, (last, repository, path)).rowcount > 0

@@ -61,7 +61,7 @@ class DiskUploads:
         name = self._paths.new_upload()
         identity = Identity(repository, package, owner, algorithm, time.time())
         # Not abandoned when cancelled: the thread finishes.
-        await trio.to_thread.run_sync(self._begin, name, identity, limiter=self._threads.writing)
+        await trio.to_thread.run_sync(self._begin, name, identity, limiter=self._threads.naming)
         return _state_of(name, identity, 0)
 
     def _begin(self, name: str, identity: Identity) -> None:

@@ -41,8 +41,9 @@ class Threads:
     """How many threads of a worker may be at the uploads of one store."""
 
     def __init__(self) -> None:
-        self.writing = trio.CapacityLimiter(8)  # a stretch each, then the next one's turn
+        self.writing = trio.CapacityLimiter(8)  # a stretch each, then the next one's turn; a slow disk slows them
         self.syncing = trio.CapacityLimiter(8)  # these wait for the disk
+        self.naming = trio.CapacityLimiter(8)  # these are quick, and are not to stand behind the others
 
 
 @dataclass(slots=True)
@@ -216,7 +217,7 @@ class DiskUpload:
     async def discard(self) -> None:
         self._held = []
         if not self._gone:
-            await trio.to_thread.run_sync(self._remove, limiter=self._threads.writing)
+            await trio.to_thread.run_sync(self._remove, limiter=self._threads.naming)
 
     def _remove(self) -> None:
         self._gone = True
@@ -272,7 +273,7 @@ async def _gather(body: RequestBody, most: int, at: int, end: int) -> _Batch:
             batch.failure, batch.more = error, False
             break
         if at + batch.size + len(chunk) > end:
-            chunk = chunk[: end - at - batch.size]
+            chunk = chunk[: max(0, end - at - batch.size)]
             batch.failure = _too_large(end)
         batch.more = bool(chunk) and batch.failure is None
         if chunk:

@@ -30,7 +30,8 @@ from mxart.errors import (
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import Caller
 from mxart.web.openapi import Document, ProblemDetails, document
-from mxart.web.operations import ANYBODY, PREFIX, Asked, Nothing, Operation, Record, Table, operation
+from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Record, Table, operation
+from mxart.web.prefix import PREFIX
 
 MAX_BODY = 256 << 10  # bytes
 
@@ -66,10 +67,20 @@ class Api:
             raise MethodNotAllowed(f"this resource takes {match.allow}", headers=(("allow", match.allow),))
         if line.changes:
             _refuse_other_sites(request)
+        if line.needs.login and not caller.name:
+            wanted = f"{line.summary[:1].lower()}{line.summary[1:].removesuffix('.')}"
+            raise Unauthorized(f"this needs a login: {wanted}", headers=_CHALLENGE)
         where = line.parameters(request.query, match.in_path)
         _demand(line, where, caller)
         body = line.sent(await _body(request) if line.takes_body else b"")
-        return _respond(line, request, await line.do(Asked(request, caller, where, body)))
+        try:
+            result = await line.do(Asked(request, caller, where, body))
+        except Problem as problem:
+            # Where a format says what it is about, in its own words, that is no field of ours.
+            known = (*line.where.__struct_encode_fields__, *line.body.__struct_encode_fields__)
+            problem.subject = problem.subject if problem.subject in known else ""
+            raise
+        return _respond(line, request, result)
 
     def word(self, problem: Problem) -> Response:
         """A problem as RFC 9457 has it."""
@@ -123,10 +134,14 @@ async def _body(request: Request) -> bytes:
 def _demand(line: Operation[Record, Record], where: Record, caller: Caller) -> None:
     """Raises Unauthorized or Forbidden where the caller lacks what the operation needs."""
     needs = line.needs
-    if needs.login and not caller.name:
-        raise Unauthorized(f"this needs a login: {line.summary[:1].lower()}{line.summary[1:-1]}", headers=_CHALLENGE)
-    if needs.action is None or (needs.own and caller.name and caller.name == getattr(where, needs.own)):
+    if needs.action is None:
         return
+    if needs.own and caller.name and caller.name == getattr(where, needs.own):
+        # A token is good for what it was made for; were it good for other tokens, nothing would bound it.
+        if not line.changes or not caller.grants.delegated:
+            return
+        if not caller.grants.may(needs.action, "*", ""):
+            raise Forbidden(f"a token is not enough for this: show the password of {caller.name}")
     repository = str(getattr(where, needs.repository)) if needs.repository else "*"
     caller.grants.demand(needs.action, repository, str(getattr(where, needs.package)) if needs.package else "")
 

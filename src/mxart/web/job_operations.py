@@ -21,6 +21,13 @@ class OneJob(Record, frozen=True, kw_only=True):
     job: JobId
 
 
+class JobsWanted(Paged, frozen=True, kw_only=True):
+    """Which jobs. An empty one is no filter."""
+
+    kind: Annotated[str, Meta(max_length=32, description="gc, retention, replication.")] = ""
+    state: Literal["", "running", "done", "failed", "cancelled", "interrupted"] = ""
+
+
 class JobShown(Record, frozen=True, kw_only=True):
     """Long work that was asked for. `total` null: nobody can tell yet; `at` is what it is doing now.
 
@@ -98,10 +105,14 @@ class JobOperations:
             status=202,
         )
 
-    async def _list(self, asked: Asked[Paged, Nothing]) -> JobsShown:
+    async def _list(self, asked: Asked[JobsWanted, Nothing]) -> JobsShown:
         where = asked.where
         jobs = [job for job in await self._jobs.every() if not where.after or job.id < where.after]
-        seen = [job for job in jobs if _sees(asked.caller, job)]
+        seen = [
+            job
+            for job in jobs
+            if where.kind in ("", job.kind) and where.state in ("", job.state) and _sees(asked.caller, job)
+        ]
         items = [shown(job) for job in seen[: where.limit]]
         return JobsShown(items=items, next=items[-1].id if len(seen) > len(items) else "")
 

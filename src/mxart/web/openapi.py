@@ -9,7 +9,8 @@ from typing import Annotated, Any, cast
 import msgspec
 from msgspec import Meta
 
-from mxart.web.operations import PREFIX, Nothing, Operation, Record
+from mxart.web.operations import Nothing, Operation, Record
+from mxart.web.prefix import PREFIX
 
 Json = dict[str, Any]  # a document of another's making: its own types are the specification
 
@@ -79,7 +80,7 @@ def _operation(line: Operation[Record, Record], schemas: dict[str, Json], refere
     told: Json = {
         "operationId": line.name,
         "summary": line.summary,
-        "description": line.needs.told(),
+        "description": line.needs.told(changes=line.changes),
         "tags": [line.tag],
         "responses": {
             str(line.status): _content(line, reference),

@@ -28,7 +28,6 @@ from mxart.errors import BadRequest
 from mxart.message import Request
 from mxart.repos.base import Caller
 
-PREFIX = "/-/api/v1"
 MAX_PAGE = 1000
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -75,8 +74,8 @@ class Needs:
     login: bool = False
     own: str = ""
 
-    def told(self) -> str:
-        """In words."""
+    def told(self, *, changes: bool) -> str:
+        """In words. `changes`: whether something is changed."""
         if self.action is None:
             return "Needs a login." if self.login else "Anybody may ask; shown is what the caller may read."
         of = (
@@ -84,7 +83,8 @@ class Needs:
             if self.package
             else (f"the repository that `{self.repository}` names" if self.repository else 'every repository ("*")')
         )
-        own = f" or to be the user that `{self.own}` names" if self.own else ""
+        by = ", with the password, not a token" if changes else ""
+        own = f" or to be the user that `{self.own}` names{by}" if self.own else ""
         return f"Needs the action `{self.action}` on {of}{own}."
 
 

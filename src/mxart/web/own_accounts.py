@@ -169,6 +169,7 @@ class OwnAccounts:
             repositories=body.repositories,
         )
         token, text = await trio.to_thread.run_sync(create)
+        asked.request.trace.about = f"token {token.id} {token.name!r}: {token.ceiling}"
         return TokenMade(text=text, token=_shown(token))
 
     async def _revoke(self, asked: Asked[OneToken, Nothing]) -> Nothing:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
+from mxart.access.base import Action
+from mxart.access.control import Access, principal_of
+from mxart.access.directory import Directory
 from mxart.config import Replicate
-from mxart.errors import BadRequest, NotFound
+from mxart.errors import BadRequest, Forbidden, NotFound
 from mxart.replicate.engine import Outcome
 from mxart.replicate.reference import Place, parse_image
 from mxart.replicate.run import Choice, allowed_target, from_repository, wishes_of
@@ -56,11 +59,45 @@ class ReplicationWish(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """What copies need: how to dial, where is kept what was begun, and which registries are allowed."""
+    """What copies need: how to dial, where is kept what was begun, which registries are allowed, and to whom."""
 
     dialer: Dialer
     state: Path
     allowed: Replicate
+    access: Access
+    directory: Directory
+
+
+class StillAllowed:
+    """What a caller was granted when he asked, as long as he is a user who may do it (access.base.Grants).
+
+    For work that goes on when his request is over.
+    """
+
+    def __init__(self, caller: Caller, access: Access, directory: Directory) -> None:
+        self._grants = caller.grants
+        self._name = caller.name
+        self._access = access
+        self._directory = directory
+
+    def may(self, action: Action, repository: str, path: str) -> bool:
+        principal = principal_of(self._directory, self._name)
+        if isinstance(principal, str) or not self._grants.may(action, repository, path):
+            return False
+        return self._access.decide(principal, action, repository, path).allowed
+
+    def demand(self, action: Action, repository: str, path: str) -> None:
+        self._grants.demand(action, repository, path)
+        if not self.may(action, repository, path):
+            what = f"{action} {path}" if path else action
+            raise Forbidden(f"{self._name or 'nobody'} may not {what} in repository {repository} any more")
+
+    def sees(self, repository: str, path: str) -> bool:
+        return self._grants.sees(repository, path) and self.may("read", repository, path)
+
+    @property
+    def delegated(self) -> bool:
+        return self._grants.delegated
 
 
 class ReplicationOperations:
@@ -100,8 +137,11 @@ class ReplicationOperations:
         there = allowed_target(body.target, self._copying.allowed)
         wishes_of(Place("", *parse_image(image)), there, choice)
         credentials = Credentials(body.username, body.password, body.token)
-        work = partial(self._work, repository, asked.caller, image, body.target, choice, credentials)
+        still = StillAllowed(asked.caller, self._copying.access, self._copying.directory)
+        caller = replace(asked.caller, grants=still)
+        work = partial(self._work, repository, caller, image, body.target, choice, credentials)
         subject = f"{where.repository}: {image} to {there}"
+        asked.request.trace.about = f"to {there}"
         return shown_job(await self._jobs.start("replication", subject, asked.caller.name, work, alone=True))
 
     async def _work(

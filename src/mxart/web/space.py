@@ -81,7 +81,7 @@ class SpaceOperations:
             "startCollection",
             "POST",
             "/gc",
-            "Give space back: evict from caches that are too large, remove what nothing refers to.",
+            "Give space back: apply retention rules, shrink caches that are too large, remove what nothing needs.",
             _MANAGE,
             self._start,
             tag="space",
@@ -104,6 +104,7 @@ class SpaceOperations:
         body = asked.body
         work = partial(self._work, _grace(body.grace), body.dry_run)
         subject = "dry run" if body.dry_run else "all stores"
+        asked.request.trace.about = subject
         return shown_job(await self._jobs.start("gc", subject, asked.caller.name, work, alone=True))
 
     async def _work(self, grace: float | None, dry_run: bool, tell: Tell) -> Result:
@@ -128,6 +129,8 @@ def told(report: Report) -> Result:
     told: dict[str, int | str] = {"files": report.freed.files, "bytes": report.freed.bytes}
     for name, freed in sorted(parts.items()):
         told |= {f"{name}.files": freed.files, f"{name}.bytes": freed.bytes}
+    for name, retired in report.retired.items():
+        told |= {f"{name}.tags": retired.tags, f"{name}.manifests": retired.manifests}
     return told
 
 

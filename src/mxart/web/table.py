@@ -6,17 +6,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from mxart.access.audit import Audit
+from mxart.access.control import Access
 from mxart.access.management import Management
 from mxart.config import Config
 from mxart.repos.base import Repository
 from mxart.store.contents import Contents
 from mxart.web.api import Api
+from mxart.web.audit import AuditOperations
 from mxart.web.job_operations import JobOperations
 from mxart.web.jobs import Jobs
 from mxart.web.operations import Operation, Record
 from mxart.web.own_accounts import OwnAccounts
+from mxart.web.permissions import PermissionOperations
 from mxart.web.replication import Copying, ReplicationOperations
 from mxart.web.repositories import RepositoryOperations
+from mxart.web.retention import RetentionOperations, Retire
 from mxart.web.shelves import Shelves
 from mxart.web.space import Collect, SpaceOperations
 from mxart.web.users import UserOperations
@@ -39,9 +44,12 @@ class Services:
     contents: Contents
     repositories: Mapping[str, Repository]
     jobs: Jobs
-    collect: Collect | None = None  # and so on: None where there is no such thing
+    collect: Collect | None = None  # here and below: None where there is no such thing
+    retire: Retire | None = None
     copying: Copying | None = None
     management: Management | None = None
+    access: Access | None = None  # with the management
+    audit: Audit | None = None
 
 
 def make_api(services: Services) -> Api:
@@ -54,8 +62,14 @@ def make_api(services: Services) -> Api:
     ]
     if services.collect is not None:
         parts.append(SpaceOperations(shelves, services.jobs, services.collect))
+    if services.retire is not None:
+        parts.append(RetentionOperations(shelves, services.jobs, services.retire))
     if services.copying is not None:
         parts.append(ReplicationOperations(services.repositories, services.jobs, services.copying))
     if services.management is not None:
         parts += [UserOperations(services.management), OwnAccounts(services.management)]
+        if services.access is not None:
+            parts.append(PermissionOperations(services.access, services.management.directory))
+    if services.audit is not None:
+        parts.append(AuditOperations(services.audit))
     return Api(line for part in parts for line in part.operations())

@@ -189,6 +189,8 @@ class UserOperations:
 
     async def _create(self, asked: Asked[Nothing, NewUser]) -> UserShown:
         new = asked.body
+        groups = f", in {', '.join(new.groups)}" if new.groups else ""
+        asked.request.trace.about = f"{'robot' if new.robot else 'user'} {new.name}{groups}"
         create = partial(
             self._management.create_user, new.name, new.password or None, robot=new.robot, groups=new.groups
         )
@@ -198,7 +200,11 @@ class UserOperations:
         return shown(self._management.user(asked.where.user))
 
     async def _change(self, asked: Asked[OneUser, UserChange]) -> UserShown:
-        return shown(await trio.to_thread.run_sync(self._changed, asked.where.user, asked.body))
+        change = asked.body
+        said = [] if change.disabled is None else ["disabled" if change.disabled else "enabled"]
+        said += [] if change.groups is None else [f"in {', '.join(change.groups) or 'no group'}"]
+        asked.request.trace.about = "; ".join(said)
+        return shown(await trio.to_thread.run_sync(self._changed, asked.where.user, change))
 
     def _changed(self, name: str, change: UserChange) -> User:
         user = self._management.user(name)
@@ -233,6 +239,7 @@ class UserOperations:
         return GroupShown(name=asked.where.group, members=members)
 
     async def _create_group(self, asked: Asked[Nothing, NewGroup]) -> GroupShown:
+        asked.request.trace.about = f"group {asked.body.name}"
         await trio.to_thread.run_sync(self._directory.add_group, asked.body.name)
         return GroupShown(name=asked.body.name, members=[])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -97,18 +98,22 @@ def _evict(task: Task, ledger: Ledger, report: Report, tell: Tell, pause: Pause)
 
 
 class Breaths:
-    """A `Pause` for who works beside others: rests three times as long as it has worked, and not too briefly."""
+    """A `Pause` for who works beside others: rests three times as long as it has used the processor, and half as long
+    as it has waited for the disk, or for a processor that others wanted.
+    """
 
     _AT_LEAST = 0.002
     _AT_MOST = 0.5
 
     def __init__(self) -> None:
         self._since = time.monotonic()
+        self._used = time.thread_time()
 
     def __call__(self, stage: str) -> None:
-        worked = time.monotonic() - self._since
-        time.sleep(min(self._AT_MOST, max(self._AT_LEAST, 3 * worked)))
-        self._since = time.monotonic()
+        used = time.thread_time() - self._used
+        waited = time.monotonic() - self._since - used
+        time.sleep(min(self._AT_MOST, max(self._AT_LEAST, 3 * used + waited / 2)))
+        self._since, self._used = time.monotonic(), time.thread_time()
 
 
 def be_nice() -> None:
@@ -143,6 +148,7 @@ Line = Step | Done | Ended
 
 def main() -> None:
     """A process of its own for one round: the task as JSON on standard input, lines on standard output."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a terminal's Ctrl-C comes here, too: no word is wanted
     be_nice()
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     last = 0.0
