@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import h11
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mxart.errors import BadRequest
@@ -63,6 +63,7 @@ PARTS = st.lists(st.binary(min_size=1, max_size=300), max_size=8)
 CUTS = st.sets(st.integers(0, 5000), max_size=8)
 
 
+@settings(deadline=None)
 @given(PARTS, CUTS, st.integers(1, 400), st.booleans())
 def test_however_it_arrives_and_is_asked_for_the_body_is_the_one_that_was_sent(
     parts: list[bytes], cuts: set[int], most: int, into: bool
@@ -71,6 +72,7 @@ def test_however_it_arrives_and_is_asked_for_the_body_is_the_one_that_was_sent(
     assert by_us(split(data, cuts), most, into=into) == (b"".join(parts), NEXT)
 
 
+@settings(deadline=None)
 @given(PARTS)
 def test_byte_by_byte(parts: list[bytes]) -> None:
     data = in_chunks(parts) + b"\r\n"
@@ -88,6 +90,7 @@ def test_every_form_of_a_size_and_trailer_fields(form: str, trailer: bytes) -> N
         assert by_us(pieces) == (b"".join(parts), NEXT)
 
 
+@settings(deadline=None)
 @given(PARTS, st.integers(0, 5000))
 def test_a_body_cut_off_anywhere_is_not_at_its_end(parts: list[bytes], cut: int) -> None:
     data = in_chunks(parts) + b"\r\n"
@@ -128,6 +131,7 @@ def test_broken_framing_is_refused_and_says_what_should_be_there(data: bytes) ->
         by_us([bytes([byte]) for byte in data])
 
 
+@settings(deadline=None)
 @given(st.text("0123456789abcdefAF;= \r\n\tXx:\x00é", max_size=60), CUTS)
 @example("0\r\n\r\n", set())
 @example("1\r\nx\r\n0\r\n\r\n", set())

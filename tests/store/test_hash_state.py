@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mxart.errors import BadRequest
@@ -42,6 +42,7 @@ def test_this_machine_can_keep_a_hash() -> None:
     assert new_hash("sha512").state() is not None
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ALGORITHMS), st.lists(st.binary(max_size=700), max_size=12), st.sets(st.integers(0, 11)))
 def test_however_the_bytes_are_split_and_wherever_it_is_put_aside_it_is_the_same_digest(
     algorithm: str, parts: list[bytes], pauses: set[int]
@@ -79,6 +80,7 @@ def test_more_bits_than_32_bits_can_count_are_counted_right(algorithm: str) -> N
     assert again.hexdigest() == reference.hexdigest()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 700), st.integers(0, 7))
 def test_a_state_in_which_one_bit_has_flipped_is_none(place: int, bit: int) -> None:
     with state_file() as fd:
@@ -91,6 +93,7 @@ def test_a_state_in_which_one_bit_has_flipped_is_none(place: int, bit: int) -> N
         assert read_checkpoint(fd, NAME, "sha256", 10) is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 600))
 def test_a_state_that_was_torn_is_none(kept: int) -> None:
     with state_file() as fd:
@@ -159,6 +162,7 @@ def test_without_libcrypto_hashlib_does_it_and_there_is_no_state(
         assert read_checkpoint(fd, NAME, algorithm, 10) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
 def test_whose_an_upload_is_is_read_as_it_was_written(repository: str, package: str, owner: str) -> None:
     identity = Identity(repository, package, owner, "sha512", 1.25)
