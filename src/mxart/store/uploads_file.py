@@ -2,13 +2,13 @@
 
 Theory of operation
 -------------------
-As for downloads (module recording), one thread receives, writes and hashes in turns, with one buffer, for a
-stretch of time.  Nobody reads along here, but somebody waits for the end: the commit syncs, and that is to be short
-however large the file.  So the kernel is told to write out what has come, 8 MiB at a time, and when it is more than
-32 MiB behind, the thread waits for it.  This costs no time: at the end it would have been waited for all the same.
+A thread receives and writes, for a stretch of time, and another one hashes (module uploads_hashing).  Nobody reads
+along, as with downloads, but somebody waits for the end: the commit syncs, and that is to be short however large the
+file.  So the kernel is told to write out what has come, 8 MiB at a time, and when it is more than 32 MiB behind, the
+thread waits for it.  This costs no time: at the end it would have been waited for all the same.
 
-A piece is 256 KiB: it stays in the processor's cache between the three calls, and Linux takes several times as long
-to make room in its page cache for one write(2) of a megabyte as for four that are smaller.
+A piece is 256 KiB: it stays in the processor's cache between the calls, and Linux takes several times as long to make
+room in its page cache for one write(2) of a megabyte as for four that are smaller.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mxart.message import Tap
 from mxart.store.files import WriteAt, finish_writeback, start_writeback
 from mxart.store.hash_state import ResumableHash, new_hash
 from mxart.store.recording import fill
+from mxart.store.uploads_hashing import PIECE, HashingAside
 from mxart.store.uploads_state import forget_checkpoint, write_checkpoint
 
-PIECE = 256 * 1024  # bytes
 _CHECKPOINT = 64 * 1024 * 1024  # bytes between two checkpoints, which a kill may cost to read again
 _STRETCH = 0.05  # seconds
 _WRITEBACK = 8 * 1024 * 1024  # bytes
@@ -58,7 +58,7 @@ class UploadFile:
         self._write_at = write_at
         self._started = end  # writing out is begun up to here,
         self._written_out = end  # and done up to here
-        self._buffer: memoryview | None = None
+        self._aside = HashingAside()
         self.doubtful = False  # the disk has lost some of the bytes: `start_again` is all that is left
 
     def hexdigest(self) -> str:
@@ -78,14 +78,19 @@ class UploadFile:
         for chunk in chunks:
             self._hash.update(chunk if written >= len(chunk) else memoryview(chunk)[:written])
             written -= min(written, len(chunk))
+        self._hash_is_there()
+        return error or self._write_out()
+
+    def _hash_is_there(self) -> None:
+        """All bytes are hashed."""
         self.hashed = self.end
         if self.end - self._kept >= _CHECKPOINT:
             self.checkpoint()
-        if error is None and self.end - self._started >= _WRITEBACK:
-            error = self._write_out()
-        return error
 
     def _write_out(self) -> OSError | None:
+        """Have what has come written out, if it is much, and do not run far ahead of that."""
+        if self.end - self._started < _WRITEBACK:
+            return None
         start_writeback(self.data, self._started, self.end)
         self._started = self.end
         if self._started - self._written_out > _BEHIND:
@@ -108,19 +113,24 @@ class UploadFile:
 
     def draw(self, chunks: Sequence[bytes], tap: Tap, end: int) -> Drawn:
         """Append chunks, and then what comes out of a tap, for a stretch, and not past the offset `end`."""
-        if self._buffer is None:
-            self._buffer = memoryview(bytearray(PIECE))
         until = monotonic() + _STRETCH
         error = self.append(chunks)
         taken = 0
-        while error is None and self.end < end:
-            piece = fill(tap, self._buffer[: end - self.end], until)
-            if not piece:
-                return Drawn(taken)
-            taken += len(piece)
-            error = self.append((piece,))
-            if monotonic() >= until:
-                break
+        try:
+            while error is None and self.end < end:
+                piece = fill(tap, self._aside.buffer()[: end - self.end], until)
+                if not piece:
+                    return Drawn(taken)
+                taken += len(piece)
+                written, error = self._write_at(self.data, (piece,), self.end)
+                self.end += written
+                self._aside.hash(self._hash, written)
+                error = error or self._write_out()
+                if monotonic() >= until:
+                    break
+        finally:
+            self._aside.finish()
+            self._hash_is_there()
         return Drawn(taken, error is None and self.end < end, error)
 
     def sync(self) -> None:

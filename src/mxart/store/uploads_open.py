@@ -28,7 +28,8 @@ from mxart.store.base import DigestMismatch, UploadState, UploadUnknown
 from mxart.store.files import as_problem, place, remove
 from mxart.store.hash_state import new_hash
 from mxart.store.paths import StorePaths
-from mxart.store.uploads_file import PIECE, UploadFile
+from mxart.store.uploads_file import UploadFile
+from mxart.store.uploads_hashing import PIECE
 
 log = logging.getLogger(__name__)
 
