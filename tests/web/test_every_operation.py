@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from random import Random
 
+import pytest
 import trio
 
 from kit.api import ADMIN, EVE, api_world
+from mxart.repos.base import NOBODY
 from mxart.web.jobs import Tell
 
 
@@ -98,3 +102,79 @@ async def test_a_job_is_shown_to_its_owner_and_to_those_who_manage_everything(tm
         for name in ("x", "..%2Fx", "20270101-000000-0000000g"):
             assert (await world.call("GET", f"/jobs/{name}", caller=ADMIN)).status == 400
         assert (await world.call("GET", "/jobs/20270101-000000-00000000", caller=ADMIN)).status == 404
+
+
+HOSTILE = (
+    "",
+    "..",
+    ".",
+    "%2e%2e",
+    "%2F",
+    "..%2F..%2Fetc%2Fpasswd",
+    "%00",
+    "%0a",
+    "%ff",
+    "%zz",
+    "a" * 3000,
+    "-1",
+    "0",
+    "1e9",
+    "null",
+    "true",
+    "own",
+    "hub",
+    "all",
+    "admin",
+    "team%2Fapp",
+    "latest",
+    "sha256:" + "0" * 64,
+    "sha512:" + "0" * 64,
+    "\u00e9",
+    "'; DROP TABLE users; --",
+    "{repository}",
+    "*",
+    "**",
+    "20270101-000000-00000000",
+    "0123456789ab",
+)
+BODIES = (
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"0",
+    b'""',
+    b"{",
+    b"\xff\xfe",
+    b'{"name":"x"}',
+    b'{"name":null}',
+    b'{"password":"' + b"x" * 2000,
+    b"[" * 5000,
+    b'{"a":' * 5000,
+    b'{"target":"http://127.0.0.1:9/..%2f"}',
+    b'{"name":"\\u0000"}',
+    b'{"groups":[["x"]]}',
+    b'{"expires":"' + b"9" * 400 + b'd","name":"x"}',
+    b'{"grace":"1e400"}',
+    b'{"disabled":"no"}',
+    b'{"name":"\\ud800"}',
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_sent_is_answered_and_never_a_fault_of_ours(seed: int, tmp_path: Path) -> None:
+    random = Random(seed)
+    async with api_world(tmp_path) as world:
+        await world.keep("own", "team/app", "latest")
+        lines = world.api.table.operations
+        queries = sorted({name for line in lines for name in line.where.__struct_encode_fields__})
+        for _ in range(150):
+            line = random.choice(lines)
+            path = re.sub(r"\{\w+\}", lambda _: random.choice(HOSTILE), line.path)
+            for _ in range(random.randrange(3)):
+                path += f"{'&' if '?' in path else '?'}{random.choice(queries)}={random.choice(HOSTILE)}"
+            if line.name == "startReplication" or (line.name, "admin" in path) == ("changePassword", True):
+                continue  # dials, or is slow: tests of their own
+            body = random.choice(BODIES) if line.takes_body else None
+            told = await world.call(line.method, path, body, caller=random.choice((ADMIN, EVE, NOBODY)))
+            assert told.status < 500, (line.method, path, body, told.text)

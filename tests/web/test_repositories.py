@@ -83,5 +83,8 @@ async def test_a_caller_sees_what_he_may_read_and_nothing_else(tmp_path: Path) -
         assert '"next":""' in body
         assert (await told(f"/repositories/own/packages/{part('secret/p01')}/tags"))[0] == 403
         assert (await told(f"/repositories/own/packages/{part('team/app')}/tags/1"))[0] == 200
-        assert (await told("/repositories/own"))[0] == 403
-        assert "own" not in (await told("/repositories"))[1]
+        assert '"name":"own"' in (await told("/repositories"))[1], "there is something for him in it"
+        assert '"name":"hub"' not in (await told("/repositories"))[1]
+        assert (await told("/repositories/own"))[0] == 200
+        assert (await told("/repositories/hub"))[0] == 403
+        assert '"members":["own"]' in (await told("/repositories/all"))[1]

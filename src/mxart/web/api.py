@@ -37,7 +37,7 @@ MAX_BODY = 256 << 10  # bytes
 
 _JSON = "application/json"
 _SAFE = ("content-type", _JSON), ("x-content-type-options", "nosniff")
-_CHALLENGE = (("www-authenticate", 'Basic realm="mxart", charset="UTF-8"'),)
+_CHALLENGE = ("www-authenticate", 'Basic realm="mxart", charset="UTF-8"')
 
 
 class Api:
@@ -69,7 +69,7 @@ class Api:
             _refuse_other_sites(request)
         if line.needs.login and not caller.name:
             wanted = f"{line.summary[:1].lower()}{line.summary[1:].removesuffix('.')}"
-            raise Unauthorized(f"this needs a login: {wanted}", headers=_CHALLENGE)
+            raise Unauthorized(f"this needs a login: {wanted}")
         where = line.parameters(request.query, match.in_path)
         _demand(line, where, caller)
         body = line.sent(await _body(request) if line.takes_body else b"")
@@ -96,6 +96,8 @@ class Api:
             ("x-content-type-options", "nosniff"),
             *problem.headers,
         ]
+        if problem.status == 401 and not any(name == _CHALLENGE[0] for name, _ in problem.headers):
+            fields.append(_CHALLENGE)
         if problem.retry_after is not None:
             fields.append(("retry-after", str(max(0, math.ceil(problem.retry_after)))))
         return Response(problem.status, Headers(fields), Body([msgspec.json.encode(told)]))

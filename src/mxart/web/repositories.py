@@ -15,7 +15,7 @@ from mxart.access.base import ACTIONS
 from mxart.config import Repository as Settings
 from mxart.message import Request
 from mxart.repos.base import Caller
-from mxart.web.operations import ANYBODY, Asked, Needs, Nothing, Operation, Paged, Record, operation
+from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Paged, Record, operation
 from mxart.web.shelves import RepositoryName, Shelves
 
 _STEP = 1000
@@ -87,7 +87,7 @@ class RepositoryOperations:
             "GET",
             "/repositories/{repository}",
             "A repository.",
-            Needs("read", repository="repository"),
+            ANYBODY,
             self._get,
             tag="repositories",
         )
@@ -103,13 +103,23 @@ class RepositoryOperations:
 
     async def _list(self, asked: Asked[Paged, Nothing]) -> Repositories:
         names = [name for name in sorted(self._shelves.settings) if name > asked.where.after]
-        seen = [name for name in names if asked.caller.grants.sees(name, "")]
+        seen = [name for name in names if self._is_visible(name, asked.caller)]
         shown = seen[: asked.where.limit]
         items = [self._shown(self._shelves.settings[name], asked.caller, asked.request) for name in shown]
         return Repositories(items=items, next=shown[-1] if len(seen) > len(shown) else "")
 
     async def _get(self, asked: Asked[InRepository, Nothing]) -> Repository:
-        return self._shown(self._shelves.found(asked.where.repository), asked.caller, asked.request)
+        settings = self._shelves.found(asked.where.repository)
+        if not self._is_visible(settings.name, asked.caller):
+            asked.caller.grants.demand("read", settings.name, "")
+        return self._shown(settings, asked.caller, asked.request)
+
+    def _is_visible(self, name: str, caller: Caller) -> bool:
+        """Whether he may read it, or something in it: of its first packages, which is as far as anybody waits."""
+        if caller.grants.sees(name, ""):
+            return True
+        some = (PackagesWanted(repository=name, limit=1), caller)
+        return any(next(self._seen(keeper, *some, most=_STEP), "") for keeper in self._shelves.keepers(name))
 
     async def _packages(self, asked: Asked[PackagesWanted, Nothing]) -> Packages:
         where, caller = asked.where, asked.caller
@@ -123,11 +133,14 @@ class RepositoryOperations:
         items = [Package(name=name, repository=kept[name]) for name in names]
         return Packages(items=items, next=names[-1] if len(kept) > len(names) else "")
 
-    def _seen(self, member: str, where: PackagesWanted, caller: Caller) -> Iterator[str]:
-        """Names of one repository that the caller may see: one more than the page holds, where there are so many."""
+    def _seen(self, member: str, where: PackagesWanted, caller: Caller, *, most: int | None = None) -> Iterator[str]:
+        """Names of one repository that the caller may see: one more than the page holds, where there are so many.
+
+        `most`: how many are looked at, None for all.
+        """
         grants, after, left = caller.grants, where.after, where.limit + 1
         while True:
-            names = self._shelves.contents.packages(member, after, _STEP)
+            names = self._shelves.contents.packages(member, after, most or _STEP)
             for name in names:
                 # A name within a group is judged by the group's rules and by the member's.
                 if grants.sees(where.repository, name) and grants.sees(member, name):
@@ -135,7 +148,7 @@ class RepositoryOperations:
                     left -= 1
                     if not left:
                         return
-            if len(names) < _STEP:
+            if len(names) < _STEP or most is not None:
                 return
             after = names[-1]
 
@@ -153,7 +166,7 @@ class RepositoryOperations:
             hosts=list(settings.hosts),
             path=settings.path,
             store=settings.store,
-            members=[member for member in settings.members if grants.sees(member, "")],
+            members=[member for member in settings.members if self._is_visible(member, caller)],
             upstreams=list(settings.upstreams) if grants.may("manage", settings.name, "") else [],
             actions=[action for action in ACTIONS if grants.may(action, settings.name, "")],
         )
