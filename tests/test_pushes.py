@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -314,3 +315,51 @@ async def test_workers_killed_at_any_moment_of_a_push_lose_nothing_that_was_ackn
         assert len(json.loads(tags.body)["tags"]) == PUSHES
         for manifest in acknowledged:
             await client.check_image("app", manifest)
+
+
+async def test_while_space_is_given_back_without_any_grace_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    """Layers are mounted while their names elsewhere are deleted, and swept before their manifest comes."""
+    acknowledged: list[tuple[str, bytes]] = []
+    with mxart(tmp_path, CONFIG, workers=2) as server:
+        client = Client(server.port)
+        collect = [sys.executable, "-m", "mxart", "--config", str(tmp_path / "mxart.toml"), "--data", str(server.data)]
+        collect += ["gc", "--grace", "0", "--json"]
+
+        async def has(package: str, data: bytes) -> None:
+            """Mounted from `base` if it can be, else pushed."""
+            target = f"/v2/{package}/blobs/uploads/?mount={sum_of(data)}&from=base"
+            mounted = await client.say("POST", target, b"")
+            assert mounted.status in (201, 202)
+            if mounted.status == 202:
+                assert (await client.push_blob(package, data)).status in (201, 503)
+
+        async def push(package: str) -> None:
+            for number in range(4):
+                layer = f"layer {number}".encode() * 10_000
+                manifest = pushed_image(f"{package} {number}", layer)
+                status = 400
+                while status == 400:
+                    await has("base", layer)
+                    for data in (b"{}", layer):
+                        await has(package, data)
+                    await client.say("DELETE", f"/v2/base/blobs/{sum_of(layer)}")
+                    answer = await client.push_manifest(package, str(number), manifest)
+                    status = answer.status
+                    assert status == 201 or b"MANIFEST_BLOB_UNKNOWN" in answer.body
+                acknowledged.append((package, manifest))
+
+        async def collecting() -> None:
+            while True:
+                await trio.run_process(collect, capture_stdout=True)
+
+        with trio.fail_after(120):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(collecting)
+                async with trio.open_nursery() as pushers:
+                    for name in ("a", "b", "c"):
+                        pushers.start_soon(push, name)
+                nursery.cancel_scope.cancel()
+        assert len(acknowledged) == 12
+        await trio.run_process(collect, capture_stdout=True)
+        for package, manifest in acknowledged:
+            await client.check_image(package, manifest)
