@@ -7,8 +7,7 @@ along, as with downloads, but somebody waits for the end: the commit syncs, and 
 file.  So the kernel is told to write out what has come, 8 MiB at a time, and when it is more than 32 MiB behind, the
 thread waits for it.  This costs no time: at the end it would have been waited for all the same.
 
-A piece is 256 KiB: it stays in the processor's cache between the calls, and Linux takes several times as long to make
-room in its page cache for one write(2) of a megabyte as for four that are smaller.
+A piece is 256 KiB, so that it is still in a processor's cache when it is written and hashed.
 """
 
 from __future__ import annotations
