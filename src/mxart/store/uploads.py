@@ -65,34 +65,27 @@ class DiskUploads:
         return _state_of(name, identity, 0)
 
     def _begin(self, name: str, identity: Identity) -> None:
-        path, state = self._paths.upload(name), self._paths.upload_state(name)
+        path = self._paths.upload(name)
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             try:
-                spare = self._write_state(name, identity)
-                os.rename(spare, state)
+                self._write_state(name, identity)
             except BaseException:
                 remove(path)
                 raise
         except OSError as error:
             raise as_problem(error, f"an upload to {identity.package}") from error
 
-    def _write_state(self, name: str, identity: Identity) -> str:
-        """Into a spare file, or a new one; returns its name. Raises OSError."""
-        try:
+    def _write_state(self, name: str, identity: Identity) -> None:
+        """Into a file that waits for that, or into a new one. Raises OSError."""
+        state = self._paths.upload_state(name)
+        # IndexError: none waits.  FileNotFoundError: housekeeping took it away, which it may do up to the last moment.
+        with suppress(IndexError, FileNotFoundError):
             spare = self._spares.pop()
-            fd = os.open(spare, os.O_RDWR | os.O_CLOEXEC)
-        except (IndexError, FileNotFoundError):
-            spare = self._paths.spare_state()
-            fd = os.open(spare, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            write_identity(fd, name, identity)
-        except BaseException:
-            remove(spare)
-            raise
-        finally:
-            os.close(fd)
-        return spare
+            _fill(spare, os.O_RDWR, name, identity)
+            os.rename(spare, state)
+            return
+        _fill(state, os.O_RDWR | os.O_CREAT | os.O_EXCL, name, identity)
 
     def _retire(self, name: str) -> None:
         """In a thread: an upload is over, its state goes. Never raises."""
@@ -188,6 +181,18 @@ class DiskUploads:
         except OSError as error:
             raise as_problem(error, f"upload {name}") from error
         return DiskUpload(_state_of(name, identity, size), self._paths, file, self._threads, self._retire)
+
+
+def _fill(path: str, flags: int, name: str, identity: Identity) -> None:
+    """Write a state file, or leave none. Raises OSError."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        write_identity(fd, name, identity)
+    except BaseException:
+        remove(path)
+        raise
+    finally:
+        os.close(fd)
 
 
 def _state_of(name: str, identity: Identity, size: int) -> UploadState:
