@@ -19,7 +19,7 @@ from mxart.access.management import Management, parse_life
 from mxart.access.people import Token
 from mxart.errors import BadRequest, Forbidden, NotFound
 from mxart.web.operations import ANYBODY, Asked, Needs, Nothing, Operation, Paged, Record, operation, when
-from mxart.web.users import OneUser, UserName, UserShown, shown
+from mxart.web.users import HASHING, OneUser, UserName, UserShown, shown
 
 TokenId = Annotated[str, Meta(pattern=r"^[0-9a-f]{1,64}\Z", description="A token's id: the middle of its text.")]
 
@@ -97,6 +97,7 @@ class OwnAccounts:
     def __init__(self, management: Management) -> None:
         self._management = management
         self._directory = management.directory
+        self._hashing = trio.CapacityLimiter(HASHING)
 
     def operations(self) -> Iterator[Operation[Record, Record]]:
         """This part of the table."""
@@ -147,7 +148,7 @@ class OwnAccounts:
                 raise Forbidden("the current password is another one", subject="current")
             self._management.change_password(name, body.password)
 
-        await trio.to_thread.run_sync(change)
+        await trio.to_thread.run_sync(change, limiter=self._hashing)
         return Nothing()
 
     async def _tokens(self, asked: Asked[TokensOf, Nothing]) -> TokensShown:

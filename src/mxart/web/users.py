@@ -23,6 +23,9 @@ UserName = Annotated[str, Meta(min_length=1, max_length=128, description="A user
 GroupName = Annotated[str, Meta(min_length=1, max_length=128, description="A group's name.")]
 Password = Annotated[str, Meta(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]
 
+HASHING = 2
+"""Passwords that are hashed at the same time, in a worker: each takes tens of megabytes."""
+
 MANAGE = Needs("manage")
 _OWN = Needs("manage", own="user")
 
@@ -118,6 +121,7 @@ class UserOperations:
     def __init__(self, management: Management) -> None:
         self._management = management
         self._directory = management.directory
+        self._hashing = trio.CapacityLimiter(HASHING)
 
     def operations(self) -> Iterator[Operation[Record, Record]]:
         """This part of the table."""
@@ -194,7 +198,7 @@ class UserOperations:
         create = partial(
             self._management.create_user, new.name, new.password or None, robot=new.robot, groups=new.groups
         )
-        return shown(await trio.to_thread.run_sync(create))
+        return shown(await trio.to_thread.run_sync(create, limiter=self._hashing))
 
     async def _user(self, asked: Asked[OneUser, Nothing]) -> UserShown:
         return shown(self._management.user(asked.where.user))
