@@ -224,6 +224,7 @@ def test_passwords_are_kept_as_argon2id_and_tokens_as_a_hash(world: World) -> No
     assert not verify_password(kept, PASSWORD + "x")
     assert not verify_password("", PASSWORD)
     assert not verify_password("rubbish", PASSWORD)
+    assert not verify_password(hash_password("x" * 1024), "x" * 1025)
     check_password("péché mignon 123")
     made = new_token(API_PREFIX)
     shown = parse_token(made.text)

@@ -52,9 +52,10 @@ def verify_password(kept: str, password: str) -> bool:
     from argon2.exceptions import InvalidHashError, VerificationError  # noqa: PLC0415  # see above
 
     try:
-        return _hasher().verify(kept or _nobodys(), password[:MAX_PASSWORD]) and bool(kept)
+        right = _hasher().verify(kept or _nobodys(), password[:MAX_PASSWORD])
     except (VerificationError, InvalidHashError):
         return False
+    return right and bool(kept) and len(password) <= MAX_PASSWORD
 
 
 @lru_cache(maxsize=1)

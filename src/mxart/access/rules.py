@@ -81,13 +81,14 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule] = (), publishable: Iterable[str] = ()) -> None:
         """`publishable` are the repositories in which users may publish where no rule says otherwise."""
+        self.configured = tuple(rules)
         everybody, users = frozenset((EVERYBODY,)), frozenset((USERS,))
         reading, writing = frozenset[Action](("read", "fetch")), frozenset[Action](("publish", "overwrite"))
         built_in = [
             Rule("built in", "allow", reading, groups=everybody, built_in=True),
             Rule("built in", "allow", writing, frozenset(publishable), groups=users, built_in=True),
         ]
-        self._rules = sorted((*rules, *built_in), key=lambda rule: rule.rank, reverse=True)
+        self._rules = sorted((*self.configured, *built_in), key=lambda rule: rule.rank, reverse=True)
 
     @property
     def every(self) -> tuple[Rule, ...]:

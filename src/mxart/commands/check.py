@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import click
 
 from mxart.access.base import ACTIONS
 from mxart.access.control import NOBODY, Access, Principal, principal_of, rules_of
-from mxart.access.rules import EVERYBODY
+from mxart.access.directory import Directory
+from mxart.access.rules import EVERYBODY, USERS, Rules
 from mxart.app_ca import check_certificates
 from mxart.build import Trust
 from mxart.commands.options import Options, UserError
 from mxart.commands.people import people
-from mxart.config import Tunnel
+from mxart.config import Config, Tunnel
 from mxart.errors import ConfigError
 from mxart.store.paths import DataPaths
 
@@ -37,6 +39,8 @@ def check(options: Options, user: str | None, token: str | None, question: tuple
         config = options.load()
         Trust.read(config)
         check_certificates(config)
+        rules = rules_of(config)
+        unknown = list(_unknown(config, rules))
     except ConfigError as error:
         raise UserError(str(error)) from None
     for listener in config.listeners:
@@ -53,7 +57,29 @@ def check(options: Options, user: str | None, token: str | None, question: tuple
         click.echo(f"tokens      for {host}")
     for url in config.replicate.targets:
         click.echo(f"copies      to {url}")
+    for rule in rules.configured:
+        click.echo(f"permission  {rule}")
+    for place, name in unknown:
+        click.echo(f"note        {place} names {name}, who is not there (yet)")
     click.echo("the configuration is right")
+
+
+def _unknown(config: Config, rules: Rules) -> Iterator[tuple[str, str]]:
+    """Users and groups that rules name and nobody has made: their names may be misspelt."""
+    paths = DataPaths(config.data)
+    if not paths.access.exists():
+        return
+    directory = Directory(paths.access)
+    try:
+        groups = {*directory.groups(), EVERYBODY, USERS}
+        users = {user.name for user in directory.users()}
+    finally:
+        directory.close()
+    for rule in rules.configured:
+        for name in sorted(rule.users - users):
+            yield rule.place, f"the user {name}"
+        for name in sorted(rule.groups - groups):
+            yield rule.place, f"the group {name}"
 
 
 def _may(options: Options, user: str, token: str, question: tuple[str, ...]) -> int:

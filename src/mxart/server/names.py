@@ -127,8 +127,7 @@ def reach_of(config: Config) -> dict[str, tuple[str, ...]]:
 
     def walk(name: str, seen: dict[str, None]) -> None:
         repository = config.repositories[name]
-        target = str(getattr(repository, "publish_to", ""))
-        for other in (*repository.members, *([target] if target else [])):
+        for other in (*repository.members, *([repository.publish_to] if repository.publish_to else [])):
             if other not in seen:
                 seen[other] = None
                 walk(other, seen)
