@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from kit.api import ADMIN, EVE, ApiWorld, Only, api_world, part
+from kit.publishing import Rights
 from mxart.access.base import ACTIONS
 from mxart.digest import Digest
 from mxart.repos.base import Caller
+from mxart.repos.group import Group
+from mxart.repos.oci.format import Oci
 from mxart.store.base import FileRecord
 from mxart.store.published import Need, Publication, Referrer
 
@@ -152,3 +155,19 @@ async def test_names_that_lead_elsewhere_delete_nothing(tmp_path: Path) -> None:
             told = await world.call("DELETE", f"/repositories/own/packages/{part(package)}/{rest}", caller=ADMIN)
             assert told.status == status, (package, rest, told.text)
         assert (await world.call("GET", f"/repositories/own/packages/{part('team/app')}/tags/1.0")).status == 200
+
+
+async def test_what_is_deleted_in_a_group_goes_from_where_it_publishes_to(tmp_path: Path) -> None:
+    """Who may delete there may do it by the group's name, as a push goes; a group that publishes nowhere only reads."""
+    base = f"/repositories/all/packages/{part('team/app')}"
+    async with api_world(tmp_path) as world:
+        await Shop(world).document(b"manifest one", tags=("1.0", "2.0"))
+        world.repositories["all"] = Group("all", Oci(), [world.local], "own")
+        allowed = Caller(name="eve", grants=Rights(read=["own:team/app", "all:team/app"], delete=["own:team/app"]))
+        others = Caller(name="eve", grants=Rights(read=["own:team/app", "all:team/app"], delete=["all:team/app"]))
+        assert (await world.call("DELETE", f"{base}/tags/1.0", caller=others)).status == 403
+        assert (await world.call("DELETE", f"{base}/tags/1.0", caller=allowed)).status == 204
+        assert [item["name"] for item in (await world.call("GET", f"{base}/tags")).json["items"]] == ["2.0"]
+        world.repositories["all"] = Group("all", Oci(), [world.local])
+        told = await world.call("DELETE", f"{base}/tags/2.0", caller=ADMIN)
+        assert (told.status, "publish_to" in told.detail) == (405, True)

@@ -136,7 +136,7 @@ async def _body(request: Request) -> bytes:
 def _demand(line: Operation[Record, Record], where: Record, caller: Caller) -> None:
     """Raises Unauthorized or Forbidden where the caller lacks what the operation needs."""
     needs = line.needs
-    if needs.action is None:
+    if needs.action is None or needs.by_work:
         return
     if needs.own and caller.name and caller.name == getattr(where, needs.own):
         # A token is good for what it was made for; were it good for other tokens, nothing would bound it.

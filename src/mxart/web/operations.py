@@ -66,6 +66,7 @@ class Needs:
 
     No action: anybody may ask, and is shown what he may read.  `login`: somebody in particular.  Without a
     `repository` it is on all of them ("*").  `own`: the parameter that names a user, who needs no more than to be that.
+    `by_work`: the work itself demands it, of the repository that it ends up in, which may be a member of that one.
     """
 
     action: Action | None = None
@@ -73,6 +74,7 @@ class Needs:
     package: str = ""
     login: bool = False
     own: str = ""
+    by_work: bool = False
 
     def told(self, *, changes: bool) -> str:
         """In words. `changes`: whether something is changed."""

@@ -22,7 +22,7 @@ TagName = Annotated[str, Meta(pattern=r"^[^/:\s]{1,128}\Z", description="A tag: 
 DigestText = Annotated[str, Meta(max_length=140, description="A digest: sha256:9f86d0...")]
 
 _READ = Needs("read", repository="repository", package="package")
-_DELETE = Needs("delete", repository="repository", package="package")
+_DELETE = Needs("delete", repository="repository", package="package", by_work=True)
 
 
 class OfPackage(Paged, frozen=True, kw_only=True):
