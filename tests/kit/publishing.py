@@ -42,6 +42,8 @@ class _All:
 class Rights:
     """Grants for what is named, each as "repository:package"."""
 
+    delegated = False
+
     def __init__(self, **actions: Container[str]) -> None:
         self._actions = actions
 

@@ -23,6 +23,10 @@ THEIRS = manifest("theirs")
 SIGNATURE = "application/vnd.example.signature"
 
 
+class Delegated(Rights):
+    delegated = True
+
+
 class Shop:
     """A group of a local repository and a proxy, where the proxy comes first."""
 
@@ -222,9 +226,25 @@ async def test_an_upstreams_trouble_with_a_new_name_is_not_the_pushers(shop: Sho
     for reference in ("1", str(Digest.of(image))):
         target = f"/v2/team/app/manifests/{reference}"
         assert (await shop.say("HEAD", target)).status == 404
-        assert (await shop.say("HEAD", target, caller=NOBODY)).status == trouble.status  # others are told
+        assert (await shop.say("GET", target, caller=NOBODY)).status == trouble.status  # others are told
     assert (await shop.push("team/app", "1", image, LAYER)).status == 201
     assert await shop.get("/v2/team/app/manifests/1") == (200, image)
+
+
+async def test_nobody_is_asked_who_he_is_before_he_is_told_of_a_failure(shop: Shop) -> None:
+    """containerd shows a login only where it is asked for one: at its first HEAD."""
+    shop.upstream.trouble = UpstreamUnavailable("down")
+    seen = ["hub:team/app", "own:team/app", "all:team/app"]
+    nobodys_token = Caller(grants=Delegated(read=seen, fetch=seen))
+    reader = Caller(name="bob", grants=Rights(read=seen, fetch=seen))
+    for path in (f"blobs/{Digest.of(LAYER)}", "manifests/1", f"manifests/{Digest.of(LAYER)}"):
+        target = f"/v2/team/app/{path}"
+        assert (await shop.say("HEAD", target, caller=NOBODY)).status == 401
+        assert (await shop.say("GET", target, caller=NOBODY)).status == 503
+        for caller in (nobodys_token, reader):
+            assert (await shop.say("HEAD", target, caller=caller)).status == 503
+    reading = Group("reading", Oci(), [shop.hub, shop.own])
+    assert (await shop.say("HEAD", "/v2/team/app/manifests/1", caller=NOBODY, at=reading)).status == 503
 
 
 async def test_an_upstreams_trouble_with_a_signed_image_is_told_to_everybody(shop: Shop) -> None:

@@ -64,8 +64,8 @@ class Document:
     `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
     format's own word for what is asked for, used in errors.  A mutable document is revalidated after
     the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
-    the name itself tells the digest.  `credential`, here and below, is what upstream is shown instead of our own
-    credentials.
+    the name itself tells the digest.  `head` says that only its head is asked for.  `credential`, here and below, is
+    what upstream is shown instead of our own credentials.
     """
 
     package: str
@@ -74,6 +74,7 @@ class Document:
     mutable: bool
     digest: Digest | None = None
     tag: str = ""
+    head: bool = False
     credential: str = field(default="", repr=False)
 
 

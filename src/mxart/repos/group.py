@@ -174,9 +174,20 @@ class Group:
                 trace.decided("%s: member %s fails: %s", operation.path, member.name, problem.message)
                 trace.notes.append(f"{member.name}: {problem.message}")
         if failure is not None:
+            self._ask_for_login(operation, caller)
             raise failure
         assert absent is not None, "a group has members"
         raise absent
+
+    def _ask_for_login(self, operation: File, caller: Caller) -> None:
+        """Before nobody in particular is told of a failure, by HEAD: raise Unauthorized where a login may help.
+
+        It is none to whoever may publish the package (see above), and some clients show what they have only when they
+        are asked: containerd.  Whoever shows a token, nobody's own too, is told the failure.
+        """
+        nobody = not caller.name and not caller.authorization and not caller.grants.delegated
+        if operation.head and nobody and (publisher := self.publisher()) is not None:
+            caller.grants.demand("publish", publisher.name, operation.package)
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """The union. One member that fails without an old list to show fails it all: never silently short."""

@@ -244,10 +244,11 @@ def _parse(method: str, path: str, query: str) -> Operation:
         return Blob(name, f"{name}/blobs/{digest}", "blob", digest, head=method == "HEAD")
     reference = match[3]
     if ":" in reference:
-        return _manifest(name, check_digest(reference))
+        return replace(_manifest(name, check_digest(reference)), head=method == "HEAD")
     if not is_tag(reference):
         raise BadRequest(f"{shown(reference)} is neither a tag nor a digest", subject="reference")
-    return Document(name, f"{name}/manifests/{reference}", "manifest", mutable=True, tag=reference)
+    head = method == "HEAD"
+    return Document(name, f"{name}/manifests/{reference}", "manifest", mutable=True, tag=reference, head=head)
 
 
 # Builds ask for the same few names over and over.
