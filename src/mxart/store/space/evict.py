@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from mxart.digest import Digest
 from mxart.store.paths import StorePaths
 from mxart.store.space.ledger import BATCH, Ledger
+from mxart.store.space.sweep import BATCH as SWEEP_BATCH
 from mxart.store.space.sweep import Loose, Shelves
 from mxart.store.space.task import Freed, Member, Pause, Report, Task, Tell, ignore_progress, no_pause
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 EVICTING = "making room in caches"
 TARGET = 0.9
 _SETTLE_SECONDS = 1.0  # a file this young may be about to get a name: it comes up in the next round
+
+_LISTED = 50 * BATCH  # the query looks at every row of the repository
 
 _NEEDED = """
     SELECT 1 FROM links l CROSS JOIN files m ON m.id = l.file
@@ -33,14 +37,12 @@ _UNITS = f"""
     WHERE NOT EXISTS ({_NEEDED}) AND """  # noqa: S608  # of our own words
 _OLDEST = f"""
     {_UNITS} f.repository = (SELECT id FROM repositories WHERE name = ?)
-    GROUP BY f.package, f.digest ORDER BY used, f.package, f.digest LIMIT {BATCH}"""  # noqa: S608  # as above
+    GROUP BY f.package, f.digest ORDER BY used, f.package, f.digest LIMIT {_LISTED}"""  # noqa: S608  # as above
 _ONE = f"{_UNITS} f.package = ? AND f.digest = ? GROUP BY f.package, f.digest"
 _LINKED = """
     SELECT DISTINCT l.digest FROM files f JOIN links l ON l.file = f.id WHERE f.package = ? AND f.digest = ?"""
-_DROP = f"""
-    DELETE FROM files WHERE package = ? AND digest = ? AND NOT EXISTS (
-        SELECT 1 FROM files f WHERE f.id = files.id AND EXISTS ({_NEEDED}))"""  # noqa: S608  # as above
-_DROP_VERSION = "DELETE FROM versions WHERE package = ? AND digest = ?"
+_DROP = "DELETE FROM files WHERE package = ? AND digest = ?"
+_DROP_VERSION = "DELETE FROM versions WHERE package = ? AND name = ?"  # a version is named by its digest
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,6 +53,11 @@ class _Unit:
     package: int
     digest: str
     size: int
+
+    @property
+    def name(self) -> Digest:
+        """Its digest as files are named by."""
+        return Digest.parse(self.digest)
 
 
 def is_over(held: int, member: Member) -> bool:
@@ -84,23 +91,21 @@ def evict(
     blobs = report.blobs.setdefault(member.store, Freed())
     excess = held.bytes - target
     before = now - _SETTLE_SECONDS
-
-    def young(digest: str) -> bool:
-        return shelves.is_young(Digest.parse(digest), before)
-
+    queue = _Queue(ledger, member.name, lambda digest: shelves.is_young(digest, before))
     while held.bytes > target:
-        oldest = _oldest(ledger, member.name)
+        queue.fill()
         pause("listed")
-        gone = _drop(ledger, member.name, oldest, target, young)
+        gone = queue.drop(target)
         pause("evicted")
-        files = [Loose(Digest.parse(unit.digest), unit.size) for unit in gone]
-        for file in shelves.sweep(ledger, files, before):
-            blobs.add(file.size)
-        pause("swept")
+        for start in range(0, len(gone), SWEEP_BATCH):
+            files = [Loose(unit.name, unit.size) for unit in gone[start : start + SWEEP_BATCH]]
+            for file in shelves.sweep(ledger, files, before):
+                blobs.add(file.size)
+            pause("swept")
         for unit in gone:
             evicted.add(unit.size)
-        if not gone:
-            return  # all that is left came this very moment
+        if not gone and not queue.fill():
+            break  # all that is left came this very moment
         held = ledger.held(member.name)
         tell(min(excess, excess - (held.bytes - target)), excess, EVICTING)
     log.info(
@@ -108,32 +113,50 @@ def evict(
     )
 
 
-def _oldest(ledger: Ledger, repository: str) -> list[_Unit]:
-    return [_Unit(*row) for row in ledger.rows(_OLDEST, (repository,))]
+class _Queue:
+    """What goes next: the oldest that nothing needs. What only these needed joins when they are gone."""
 
+    def __init__(self, ledger: Ledger, repository: str, is_young: Callable[[Digest], bool]) -> None:
+        self._ledger = ledger
+        self._repository = repository
+        self._is_young = is_young
+        self._units: list[_Unit] = []
+        self._horizon = -math.inf  # what was used later has not been listed
+        self._exhausted = False
 
-def _drop(
-    ledger: Ledger, repository: str, units: list[_Unit], target: int, young: Callable[[str], bool]
-) -> list[_Unit]:
-    """Delete the oldest of these, and of what only they needed, until the target is reached; returns which.
+    def fill(self) -> bool:
+        """See to it that the next ones are known; False if there are none."""
+        while not self._exhausted and not (self._units and self._units[0].used <= self._horizon):
+            found = [_Unit(*row) for row in self._ledger.rows(_OLDEST, (self._repository,))]
+            self._exhausted = len(found) < _LISTED or found[-1].used <= self._horizon
+            self._horizon = math.inf if self._exhausted else found[-1].used
+            self._units = found  # in order, which is a heap
+        return bool(self._units)
 
-    One transaction, of a batch at most.
-    """
-    gone: list[_Unit] = []
-    heapq.heapify(units)
-    with ledger.writing() as db:
-        while units and len(gone) < BATCH and ledger.held(repository).bytes > target:
-            unit = heapq.heappop(units)
-            names = (unit.package, unit.digest)
-            linked = db.execute(_LINKED, names).fetchall()
-            if young(unit.digest) or not db.execute(_DROP, names).rowcount:
-                continue  # or it was needed meanwhile, or is gone
-            db.execute(_DROP_VERSION, names)
-            gone.append(unit)
-            for (digest,) in linked:
-                for row in db.execute(_ONE, (unit.package, digest)).fetchall():
-                    heapq.heappush(units, _Unit(*row))
-        ledger.forget_empty({unit.package for unit in gone})
-    if gone:
-        ledger.tell()
-    return gone
+    def drop(self, target: int) -> list[_Unit]:
+        """Delete them until no more than so many bytes are held; returns which. One transaction, of a batch at most."""
+        gone: list[_Unit] = []
+        held = self._ledger.held(self._repository).bytes
+        with self._ledger.writing() as db:
+            while self._units and self._units[0].used <= self._horizon and len(gone) < BATCH and held > target:
+                unit = heapq.heappop(self._units)
+                names = (unit.package, unit.digest)
+                now = [_Unit(*row) for row in db.execute(_ONE, names).fetchall()]
+                if now != [unit]:  # it was used, or is needed, or is gone
+                    for other in now:
+                        heapq.heappush(self._units, other)
+                    continue
+                if self._is_young(unit.name):
+                    continue
+                linked = db.execute(_LINKED, names).fetchall()
+                db.execute(_DROP, names)
+                db.execute(_DROP_VERSION, names)
+                gone.append(unit)
+                held = self._ledger.held(self._repository).bytes
+                for (digest,) in linked:
+                    for row in db.execute(_ONE, (unit.package, digest)).fetchall():
+                        heapq.heappush(self._units, _Unit(*row))
+            self._ledger.forget_empty({unit.package for unit in gone})
+        if gone:
+            self._ledger.tell()
+        return gone

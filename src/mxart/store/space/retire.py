@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mxart.store.space.ledger import Ledger
 from mxart.store.space.retention import Bundle, Going, Manifest, Package, Tag, plan
 from mxart.store.space.task import Member, Pause, Retired, Tell, ignore_progress, no_pause
 
 RETIRING = "applying retention rules"
+BATCH = 50  # tags and manifests in one transaction
 
 Note = Callable[[str, Going, int], None]
 """Told what goes: the package, what and why, and how many bytes come free; for what hangs together, with its first."""
@@ -42,7 +43,7 @@ _PACKAGES_WITH = """
     WHERE f.digest = ? AND r.name = ?"""
 _HAS = "SELECT 1 FROM files WHERE digest = ? AND package = ?"
 _TAG = f"{_TAGS} AND t.name = ?"
-_TAGS_AT = "SELECT t.name FROM tags t JOIN versions v ON v.id = t.version WHERE v.package = ? AND v.digest = ?"
+_TAGS_AT = "SELECT t.name FROM tags t JOIN versions v ON v.id = t.version WHERE v.package = ? AND v.name = ?"
 _LINKERS = "SELECT m.digest FROM links l CROSS JOIN files m ON m.id = l.file WHERE l.digest = ? AND m.package = ?"
 _ATTACHED = "SELECT digest FROM referrers WHERE subject = ? AND package = ?"
 _LAST_USE = """
@@ -52,7 +53,7 @@ _DROP_TAG = "DELETE FROM files WHERE id = (SELECT file FROM tags WHERE package =
 _DROP_MANIFEST = """
     DELETE FROM files WHERE package = :package AND digest = :digest
         AND path <> (SELECT name FROM packages WHERE id = :package) || :part || digest"""
-_DROP_VERSION = "DELETE FROM versions WHERE package = :package AND digest = :digest"
+_DROP_VERSION = "DELETE FROM versions WHERE package = :package AND name = :digest"  # a version is named by its digest
 
 
 def read_package(ledger: Ledger, number: int, name: str, part: str) -> Package:
@@ -92,20 +93,20 @@ def retire(
     for done, (number, name) in enumerate(_packages(ledger, member.name), 1):
         package = read_package(ledger, number, name, member.part)
         pause("read")
-        for bundle in plan(package, member.retention, now):
-            freed = room.of(bundle)
-            if not dry_run and not _drop(ledger, number, member.part, bundle):
-                retired.changed += 1
-                continue
-            room.released(bundle)
-            retired.tags += len(bundle.tags)
-            retired.manifests += len(bundle.manifests)
-            retired.bytes += freed
-            if note is not None:
-                for index, going in enumerate(bundle.going):
-                    note(name, going, 0 if index else freed)
-            if not dry_run:
-                pause("retired")
+        for bundles in _batches(plan(package, member.retention, now)):
+            changed = set() if dry_run else _drop(ledger, number, member.part, bundles)
+            for index, bundle in enumerate(bundles):
+                if index in changed:
+                    retired.changed += 1
+                    continue
+                freed = room.freed_by(bundle)
+                retired.tags += len(bundle.tags)
+                retired.manifests += len(bundle.manifests)
+                retired.bytes += freed
+                if note is not None:
+                    for place, going in enumerate(bundle.going):
+                        note(name, going, 0 if place else freed)
+            pause("retired")
         tell(done, max(total, done), RETIRING)
     return retired
 
@@ -119,19 +120,32 @@ class _Room:
         self._dry_run = dry_run
         self._released: Counter[str] = Counter()  # by how many packages whose rows are still there
 
-    def of(self, bundle: Bundle) -> int:
-        """Before it goes."""
-        return sum(size for digest, size in bundle.freed.items() if self._is_last(digest))
-
-    def released(self, bundle: Bundle) -> None:
+    def freed_by(self, bundle: Bundle) -> int:
         """It went, or would have."""
         manifests = {manifest.digest for manifest in bundle.manifests}
-        # A manifest's row goes at once, a part's with the next collection.
-        self._released.update(digest for digest in bundle.freed if self._dry_run or digest not in manifests)
+        freed = 0
+        for digest, size in bundle.freed.items():
+            # A manifest's row goes at once, a part's with the next collection.
+            if self._dry_run or digest not in manifests:
+                self._released[digest] += 1
+            rows = self._ledger.rows(_PACKAGES_WITH, (digest, self._repository))
+            if int(rows[0][0]) <= self._released[digest]:
+                freed += size
+        return freed
 
-    def _is_last(self, digest: str) -> bool:
-        rows = self._ledger.rows(_PACKAGES_WITH, (digest, self._repository))
-        return int(rows[0][0]) - self._released[digest] <= 1
+
+def _batches(bundles: Iterable[Bundle]) -> Iterator[list[Bundle]]:
+    """As many as one transaction does in some milliseconds."""
+    batch: list[Bundle] = []
+    size = 0
+    for bundle in bundles:
+        batch.append(bundle)
+        size += len(bundle.going)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _packages(ledger: Ledger, repository: str) -> Iterator[tuple[int, str]]:
@@ -141,20 +155,24 @@ def _packages(ledger: Ledger, repository: str) -> Iterator[tuple[int, str]]:
         after = rows[-1][1]
 
 
-def _drop(ledger: Ledger, number: int, part: str, bundle: Bundle) -> bool:
-    """Whether it went; not if something of it has changed. One transaction."""
+def _drop(ledger: Ledger, number: int, part: str, bundles: Sequence[Bundle]) -> set[int]:
+    """All of them, but for those of which something has changed: their places are returned. One transaction."""
+    changed: set[int] = set()
     with ledger.writing() as db:
-        if not _is_unchanged(db, number, bundle):
-            return False
-        for tag in bundle.tags:
-            db.execute(_DROP_TAG, (number, tag.name))
-        for manifest in bundle.manifests:
-            values = {"package": number, "part": f"/{part}/", "digest": manifest.digest}
-            db.execute(_DROP_VERSION, values)
-            db.execute(_DROP_MANIFEST, values)
+        for index, bundle in enumerate(bundles):
+            if not _is_unchanged(db, number, bundle):
+                changed.add(index)
+                continue
+            for tag in bundle.tags:
+                db.execute(_DROP_TAG, (number, tag.name))
+            for manifest in bundle.manifests:
+                values = {"package": number, "part": f"/{part}/", "digest": manifest.digest}
+                db.execute(_DROP_VERSION, values)
+                db.execute(_DROP_MANIFEST, values)
         ledger.forget_empty((number,))
-    ledger.tell()
-    return True
+    if len(changed) < len(bundles):
+        ledger.tell()
+    return changed
 
 
 def _is_unchanged(db: sqlite3.Connection, number: int, bundle: Bundle) -> bool:
