@@ -202,17 +202,20 @@ async def test_cancelled_at_every_await_what_is_kept_is_right(
     async def once(step: int) -> bool:
         store = OneStore(tmp_path / str(step))
         name = ""
+        told = 0  # how much a client was told that is there
         done = False
 
         async def work() -> None:
-            nonlocal done, name
+            nonlocal done, name, told
             with instrument.scope:
                 name = await begin(store)
                 async with store.uploads.open(name) as upload:
                     await upload.receive(kind(data[:600_000]), None)
+                told = 600_000
                 async with store.uploads.open(name) as upload:
                     assert upload.state.offset == 600_000
                     await upload.receive(GivenBody(data[600_000:610_000]), None)
+                told = 610_000
                 async with store.uploads.open(name) as upload:
                     assert upload.state.offset == 610_000
                     await upload.receive(kind(data[610_000:]), None)
@@ -236,6 +239,7 @@ async def test_cancelled_at_every_await_what_is_kept_is_right(
             found = store.uploads.find(name)
             assert found is not None
             assert file_bytes(store.paths.upload(name)) == data[: found.offset]
+            assert found.offset >= told
             await finish(store, name, data)
         return done
 

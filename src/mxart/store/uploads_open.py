@@ -155,11 +155,15 @@ class DiskUpload:
         self._held = chunks
         self.state.offset = self._file.end + sum(map(len, chunks))
 
+    def _write_held(self, more: list[bytes] | None = None) -> OSError | None:
+        """In a thread (so a task that is cancelled before it gets one has it still): all of it, and more."""
+        chunks, self._held = self._held, []
+        return self._file.append(chunks + more if more else chunks)
+
     async def _write(self, chunks: list[bytes]) -> None:
         """Write what is held, and chunks. Raises a Problem."""
-        chunks, self._held = self._held + chunks, []
-        if chunks:
-            self._written(await trio.to_thread.run_sync(self._file.append, chunks, limiter=self._threads.writing))
+        if self._held or chunks:
+            self._written(await trio.to_thread.run_sync(self._write_held, chunks, limiter=self._threads.writing))
 
     def _written(self, error: OSError | None) -> None:
         self.state.offset = self._file.end
@@ -174,9 +178,8 @@ class DiskUpload:
             raise UploadUnknown(self.state.id)
         found = None if digest.algorithm == self.state.algorithm else await self._hash_again(digest.algorithm)
         started = time.monotonic()
-        held, self._held = self._held, []
         try:
-            found = await trio.to_thread.run_sync(self._commit, held, digest, found, limiter=self._threads.syncing)
+            found = await trio.to_thread.run_sync(self._commit, digest, found, limiter=self._threads.syncing)
         except OSError as error:
             log.warning("upload %s: %s is not stored: %s", self.state.id, digest, error)
             raise self._problem(error) from error
@@ -201,9 +204,9 @@ class DiskUpload:
             raise self._problem(error) from error
         return other.hexdigest()
 
-    def _commit(self, held: list[bytes], digest: Digest, found: str | None) -> str:
+    def _commit(self, digest: Digest, found: str | None) -> str:
         """In a thread: synced first, named afterwards. Returns the digest that was found. Raises OSError."""
-        if (error := self._file.append(held)) is not None:
+        if (error := self._write_held()) is not None:
             raise error
         if found is None:
             found = self._file.hexdigest()
@@ -229,18 +232,18 @@ class DiskUpload:
         """What is in memory goes to disk, for the next one. Raises StorageFull, unless it is to be quiet."""
         if self._gone:
             return
-        held, self._held = self._held, []
+        limiter = self._threads.naming if quietly else self._threads.syncing
         # Shielded: what was received is not lost with a client that has left. It is a small write.
-        with trio.CancelScope(shield=True):
-            error = await trio.to_thread.run_sync(self._put_aside, held, quietly, limiter=self._threads.syncing)
+        with trio.CancelScope(shield=quietly):
+            error = await trio.to_thread.run_sync(self._put_aside, quietly, limiter=limiter)
         try:
             self._written(error)
         except Problem:
             if not quietly:
                 raise
 
-    def _put_aside(self, held: list[bytes], quietly: bool) -> OSError | None:
-        error = self._file.append(held)
+    def _put_aside(self, quietly: bool) -> OSError | None:
+        error = self._write_held()
         self._file.checkpoint()
         if error is None and not quietly:
             error = self._file.settle()
