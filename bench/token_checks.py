@@ -54,7 +54,7 @@ def run(bench: Bench) -> list[Row]:
 
 def _api_token(server: Mxart) -> str:
     """A token of the administrator's, as the command prints it."""
-    printed = mxart_command(server, "token", "create", "admin", "bench")
+    printed = mxart_command(server, "token", "create", "--user", "admin", "--name", "bench")
     found = re.search(r"mxt_\S+", printed)
     assert found, printed
     return found[0]
