@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mxart.digest import Digest
 from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem
 from mxart.message import Headers
-from mxart.repos.base import Blob, Document, Listed, Listing, Operation, Static
 from mxart.repos.oci.errors import code
 from mxart.repos.oci.format import Oci
 from mxart.repos.oci.names import is_docker_hub, is_tag
+from mxart.repos.operations import Blob, Document, Listed, Listing, Operation, Static
 
 SHA256 = Digest.of(b"x")
 SHA512 = Digest.of(b"x", "sha512")

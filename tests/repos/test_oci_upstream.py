@@ -12,9 +12,9 @@ from kit.repos import manifest
 from mxart.digest import Digest
 from mxart.errors import UpstreamFailed
 from mxart.message import Headers
-from mxart.repos.base import Blob, Document, Listing
 from mxart.repos.oci import media
 from mxart.repos.oci.format import Oci
+from mxart.repos.operations import Blob, Document, Listing
 
 OCI = Oci()
 TAG = Document("a", "a/manifests/b", "manifest", mutable=True, tag="b")

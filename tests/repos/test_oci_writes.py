@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mxart.digest import Digest
 from mxart.errors import BadRequest, MethodNotAllowed, NotFound, UriTooLong
 from mxart.message import Headers, Response
-from mxart.repos.base import Operation
 from mxart.repos.oci.format import Oci
+from mxart.repos.operations import Operation
 from mxart.repos.publishing import (
     Append,
     Begin,

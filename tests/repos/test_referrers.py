@@ -11,10 +11,11 @@ from mxart.digest import Digest
 from mxart.errors import BadRequest
 from mxart.message import Headers, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Descriptor, Document, Referred, Referrers, Repository
+from mxart.repos.base import NOBODY, Caller, Repository
 from mxart.repos.group import Group
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
+from mxart.repos.operations import Descriptor, Document, Referred, Referrers
 from mxart.repos.referring import MAX_PAGE, cut
 
 SUBJECT = Digest.of(b"subject")

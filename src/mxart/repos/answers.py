@@ -9,20 +9,8 @@ from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Headers, Request, Response
-from mxart.repos.base import (
-    NOBODY,
-    Blob,
-    Caller,
-    Document,
-    File,
-    Found,
-    Listed,
-    Listing,
-    Operation,
-    Referrers,
-    Repository,
-    Static,
-)
+from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
 from mxart.repos.publishing import Delete, Write, WrongOffset
 from mxart.repos.seen import packages_seen
 

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from mxart.errors import UpstreamDenied
-from mxart.repos.base import File, Listing, Referrers
+from mxart.repos.operations import File, Listing, Referrers
 from mxart.repos.remote import Remote
 
 _HELD = 30.0  # seconds until the same question is asked again; never longer than the negative ttl

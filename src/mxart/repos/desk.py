@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from mxart.message import Trace
-from mxart.repos.base import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.documents import Documents
 from mxart.repos.listings import Listings
+from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.referrals import Referrals
 from mxart.repos.remote import Remote
 from mxart.repos.streams import Streams

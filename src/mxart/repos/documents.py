@@ -19,8 +19,8 @@ import trio
 
 from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Trace
-from mxart.repos.base import Document, Facts, Found
 from mxart.repos.flights import Flights
+from mxart.repos.operations import Document, Facts, Found
 from mxart.repos.publishing import Inspection
 from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.repos.stock import MAX_DOCUMENT, Known

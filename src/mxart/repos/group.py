@@ -28,20 +28,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import (
-    NOBODY,
-    Blob,
-    Caller,
-    Descriptor,
-    File,
-    Format,
-    Found,
-    Listed,
-    Listing,
-    Referred,
-    Referrers,
-    Repository,
-)
+from mxart.repos.base import NOBODY, Caller, Format, Repository
+from mxart.repos.operations import Blob, Descriptor, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import cut
 from mxart.repos.seen import packages_seen

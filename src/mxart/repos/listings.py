@@ -8,8 +8,8 @@ import msgspec
 
 from mxart.errors import NotFound
 from mxart.message import Trace
-from mxart.repos.base import Listed, Listing
 from mxart.repos.lists import MAX_PAGE, Lists, Pages
+from mxart.repos.operations import Listed, Listing
 from mxart.repos.remote import Remote
 
 MEDIA_TYPE = "application/vnd.mxartifact.names.v1+json"

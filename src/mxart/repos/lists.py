@@ -13,8 +13,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Trace
-from mxart.repos.base import Listing, Referrers
 from mxart.repos.flights import Flights
+from mxart.repos.operations import Listing, Referrers
 from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.store.base import FileRecord
 

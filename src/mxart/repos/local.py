@@ -8,21 +8,9 @@ from collections.abc import Callable
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem
 from mxart.message import Trace
-from mxart.repos.base import (
-    NOBODY,
-    Blob,
-    Caller,
-    Descriptor,
-    Document,
-    File,
-    Format,
-    Found,
-    Listed,
-    Listing,
-    Referred,
-    Referrers,
-)
+from mxart.repos.base import NOBODY, Caller, Format
 from mxart.repos.local_publishing import LocalPublisher
+from mxart.repos.operations import Blob, Descriptor, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import MAX_PAGE
 from mxart.repos.stock import Shelf, Stock

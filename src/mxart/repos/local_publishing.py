@@ -23,7 +23,8 @@ from mxart.conditional import permits
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, PreconditionFailed, Problem, TooLarge, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
-from mxart.repos.base import Caller, Facts, Format
+from mxart.repos.base import Caller, Format
+from mxart.repos.operations import Facts
 from mxart.repos.publishing import (
     Append,
     Begin,

@@ -12,8 +12,9 @@ import trio
 from mxart.access.base import ANYBODY
 from mxart.errors import UpstreamUnavailable
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, File, Format, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.base import NOBODY, Caller, Format
 from mxart.repos.counter import Counter
+from mxart.repos.operations import File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, Rules
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.store.base import Origin

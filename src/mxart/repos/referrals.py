@@ -17,8 +17,9 @@ import trio
 
 from mxart.errors import NotFound, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import Descriptor, NoReferrers, Referred, Referrers, ReferrersPage, Referring
+from mxart.repos.base import Referring
 from mxart.repos.lists import MAX_PAGE, Lists, Pages
+from mxart.repos.operations import Descriptor, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.repos.referring import cut
 from mxart.repos.remote import Remote
 from mxart.repos.stock import MAX_DOCUMENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mxart.repos.base import Descriptor, Referred, Referrers
+from mxart.repos.operations import Descriptor, Referred, Referrers
 
 # Clients read an index up to 4 MiB (distribution-spec, "Pushing Manifests"; oras stops there), and some of them follow
 # no link to a next page: so a page is as large as it may be. The rest is for what stands around the descriptors.

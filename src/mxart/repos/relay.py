@@ -28,10 +28,11 @@ import trio
 
 from mxart.errors import Forbidden, NotFound, Problem, Unauthorized, UpstreamDenied
 from mxart.message import Trace
-from mxart.repos.base import Blob, Caller, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.base import Caller
 from mxart.repos.denials import Denials
 from mxart.repos.desk import Desk
 from mxart.repos.flights import Flights, free_turn
+from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, flight_of
 from mxart.repos.verdicts import Verdicts
 from mxart.upstream.base import Ask

@@ -13,7 +13,8 @@ import trio
 
 from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Trace
-from mxart.repos.base import File, Format, Listing
+from mxart.repos.base import Format
+from mxart.repos.operations import File, Listing
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from mxart.access.base import ANYBODY
 from mxart.message import Trace
-from mxart.repos.base import Caller, Listed, Listing, Repository
+from mxart.repos.base import Caller, Repository
+from mxart.repos.operations import Listed, Listing
 
 
 async def packages_seen(repository: Repository, operation: Listing, trace: Trace, caller: Caller) -> Listed:

@@ -14,7 +14,8 @@ from email.utils import formatdate, parsedate_to_datetime
 from mxart.body import Body, Source
 from mxart.digest import Digest
 from mxart.message import Headers, Response
-from mxart.repos.base import Document, File, Format, Found
+from mxart.repos.base import Format
+from mxart.repos.operations import Document, File, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
 from mxart.store.published import Publications
 

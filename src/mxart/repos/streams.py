@@ -22,8 +22,8 @@ from dataclasses import replace
 from mxart.body import Source
 from mxart.errors import BodyBroken, NotFound, Problem, UpstreamLoops, UpstreamUnavailable
 from mxart.message import Headers, Tap, Trace
-from mxart.repos.base import Blob, Facts, Found
 from mxart.repos.flights import Flights
+from mxart.repos.operations import Blob, Facts, Found
 from mxart.repos.remote import Remote, asked_by, flight_of
 from mxart.store.base import FileRecord, Joined, Origin, Sink
 

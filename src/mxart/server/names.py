@@ -12,7 +12,8 @@ from mxart.config import Config
 from mxart.domains import registrable_domain
 from mxart.errors import Problem
 from mxart.message import Request
-from mxart.repos.base import Format, Listing
+from mxart.repos.base import Format
+from mxart.repos.operations import Listing
 from mxart.server.routes import Routes, ToRepository, host_of, query_value
 
 _SUFFIX = "/tags/list"

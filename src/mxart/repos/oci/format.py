@@ -19,7 +19,11 @@ from mxart.body import Body
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, Problem, UpstreamFailed
 from mxart.message import Headers, Response
-from mxart.repos.base import (
+from mxart.repos.oci import manifests, media, referrers, writes
+from mxart.repos.oci.errors import VERSION, word
+from mxart.repos.oci.links import following
+from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
+from mxart.repos.operations import (
     Blob,
     Document,
     Facts,
@@ -32,10 +36,6 @@ from mxart.repos.base import (
     Referrers,
     Static,
 )
-from mxart.repos.oci import manifests, media, referrers, writes
-from mxart.repos.oci.errors import VERSION, word
-from mxart.repos.oci.links import following
-from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
 from mxart.repos.publishing import Inspection, Outcome, Publish, Uploading, Write
 from mxart.upstream.base import Ask
 

@@ -14,9 +14,9 @@ import msgspec
 
 from mxart.digest import Digest
 from mxart.errors import BadRequest
-from mxart.repos.base import Facts
 from mxart.repos.oci import media
 from mxart.repos.oci.names import shown
+from mxart.repos.operations import Facts
 from mxart.repos.publishing import Inspection
 from mxart.store.published import Need, Referrer
 

@@ -15,11 +15,11 @@ import msgspec
 from mxart.digest import Digest
 from mxart.errors import BadRequest, UpstreamFailed
 from mxart.message import Headers
-from mxart.repos.base import Descriptor, Document, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.repos.oci import media
 from mxart.repos.oci.errors import VERSION
 from mxart.repos.oci.links import following as next_page
 from mxart.repos.oci.names import check_digest, check_name, shown
+from mxart.repos.operations import Descriptor, Document, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.upstream.base import Ask
 
 # A media type (RFC 6838 section 4.2), but forgiving: what is not one finds nothing.

@@ -1,0 +1,187 @@
+"""The neutral words in which formats and kinds talk: what is wanted, what upstream says of it, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mxart.body import Source
+from mxart.digest import Digest
+from mxart.message import Headers, Response
+from mxart.repos.publishing import Write
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small file that must be whole and checked before anybody sees a byte of it: a manifest, an index.
+
+    `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
+    format's own word for what is asked for, used in errors.  A mutable document is revalidated after
+    the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
+    the name itself tells the digest.  `head` says that only its head is asked for.  `credential`, here and below, is
+    what upstream is shown instead of our own credentials.
+    """
+
+    package: str
+    path: str
+    subject: str
+    mutable: bool
+    digest: Digest | None = None
+    tag: str = ""
+    head: bool = False
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file of any size, streamed while it arrives; its name tells its digest, so it never changes.
+
+    `head` says that only its head is asked for: that must not start a download.
+    """
+
+    package: str
+    path: str
+    subject: str
+    digest: Digest
+    head: bool = False
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A sorted list of names: the versions' tags of a package, or the packages of the repository.
+
+    Wanted are the names after `after` in ASCII order, at most `limit` of them (None: all).  `path` is
+    where a proxy keeps upstream's complete list.
+    """
+
+    package: str
+    path: str
+    subject: str
+    of: Literal["tags", "packages"]
+    after: str = ""
+    limit: int | None = None
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """What refers to a manifest, signatures and SBOMs for instance (distribution-spec, "Listing Referrers").
+
+    `digest` is the manifest that is referred to; it need not exist.  Wanted are the descriptors of that
+    `artifact_type` ("": of any) whose digest, as text, comes after `after`, in that order, at most `limit` of them
+    (None: as many as fit into one answer).  `path` is where a proxy keeps upstream's complete list.
+    """
+
+    package: str
+    path: str
+    subject: str
+    digest: Digest
+    artifact_type: str = ""
+    after: str = ""
+    limit: int | None = None
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """An answer that needs no bytes from anywhere, such as the ping of OCI."""
+
+    response: Response
+
+
+File = Document | Blob
+
+Operation = File | Listing | Referrers | Static | Write
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent."""
+
+    digest: Digest | None
+    size: int | None
+    media_type: str
+    etag: str = ""
+    last_modified: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of upstream's list: its names, and the query that asks for the next one (None: it is the last)."""
+
+    names: tuple[str, ...]
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file, ready to be answered with. Who holds it closes `content` if that is a source.
+
+    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `headers` are all that
+    the representation is answered with, validators and Warning included; `last_modified` is an HTTP
+    date or "".  `stale`: upstream could not be asked whether it still holds.  `ready` is the whole answer
+    to a request without conditions or ranges, for a file in memory: made once, sent often.
+    """
+
+    digest: Digest
+    size: int | None
+    content: bytes | Source | None
+    headers: Headers
+    etag: str
+    last_modified: str = ""
+    stale: bool = False
+    ready: Response | None = None
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self.content is not None and not isinstance(self.content, bytes):
+            self.content.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Names in ASCII order, whether there are more after them, and the Warning field's value if they are stale."""
+
+    names: Sequence[str]
+    more: bool
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What an index says about one manifest (image-spec descriptor.md): for referrers.
+
+    `json` is the whole object as an index shows it: these fields, annotations, and whatever we do not know.
+    """
+
+    digest: Digest
+    size: int
+    media_type: str
+    artifact_type: str
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """Descriptors in the order of their digests, whether there are more, and the Warning field's value if stale."""
+
+    descriptors: Sequence[Descriptor]
+    more: bool = False
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """One page of upstream's referrers, and the query that asks for the next one (None: it is the last)."""
+
+    descriptors: tuple[Descriptor, ...]
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoReferrers:
+    """Upstream does not answer questions for referrers. `certain`: whatever they are about, as far as one can tell."""
+
+    certain: bool
