@@ -145,6 +145,7 @@ class Trace(Struct):
     """Notes on one exchange for its log line and metrics; written by whoever knows."""
 
     repository: str = ""
+    user: str = ""  # who has logged in
     outcome: str = ""  # hit, miss, joined, revalidated, stale, local, ...
     upstream_seconds: float = 0.0
     upstream_requests: int = 0

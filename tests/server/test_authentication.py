@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
@@ -19,7 +21,7 @@ from mxart.access.scopes import Scope
 from mxart.access.tokens import Tokens
 from mxart.errors import Unauthorized
 from mxart.message import Peer
-from mxart.server import authentication
+from mxart.server import authentication, passwords
 
 PASSWORD = "correct horse"
 CONFIG = """
@@ -360,13 +362,13 @@ async def test_many_requests_at_once_verify_a_password_once_or_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    verify = authentication.verify_password
+    verify = passwords.verify_password
 
     def counting(kept: str, password: str) -> bool:
         asked.append(password)
         return verify(kept, password)
 
-    monkeypatch.setattr(authentication, "verify_password", counting)
+    monkeypatch.setattr(passwords, "verify_password", counting)
     async with trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(world.status, APP, basic("ann", PASSWORD))
@@ -378,3 +380,50 @@ async def test_many_requests_at_once_verify_a_password_once_or_twice(
     assert len(asked) <= 4
     assert await world.status(APP, basic("ann", "wrong")) == 401
     assert len(asked) <= 4
+
+
+async def test_changes_to_others_cost_nobody_another_verification(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await world.status(APP, basic("ann", PASSWORD)) == 404
+    monkeypatch.setattr(passwords, "verify_password", lambda kept, password: pytest.fail("looked at again"))
+    world.manage.directory.add_group("another")
+    assert await world.status(APP, basic("ann", PASSWORD)) == 404
+    _, answer = await world.ask("/-/token", basic("ann", PASSWORD))
+    assert world.claims(answer["token"])["sub"] == "ann"
+
+
+async def test_a_password_that_is_changed_while_it_is_looked_at_lets_in_nobody_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify = passwords.verify_password
+
+    def meanwhile(kept: str, password: str) -> bool:
+        good = verify(kept, password)
+        if password == PASSWORD:
+            world.manage.change_password("ann", "another password")
+        return good
+
+    monkeypatch.setattr(passwords, "verify_password", meanwhile)
+    await world.status(APP, basic("ann", PASSWORD))
+    for _ in range(2):
+        assert await world.status(APP, basic("ann", PASSWORD)) == 401
+    assert await world.status(APP, basic("ann", "another password")) == 404
+
+
+async def test_strangers_do_not_fill_the_memory(world: World) -> None:
+    for number in range(50):
+        await world.status(f"/v2/docker.io/a/blobs/{SUM}", basic(f"{number}", "x" * 50_000))
+    kept = sum(len(key) for key in world.authenticator._known if isinstance(key, str))
+    assert kept < 50_000
+
+
+odd = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60)
+schemes = st.sampled_from(["Basic ", "basic  ", "Bearer ", "Bearer mxt_", "Digest ", "", "Basic:"])
+
+
+@given(schemes, odd | odd.map(lambda text: base64.b64encode(text.encode()).decode()))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_nothing_that_is_shown_is_a_fault_of_ours(world: World, scheme: str, rest: str) -> None:
+    for target, host in ((APP, "mxart.test"), ("/v2/", "quay.io"), ("/-/token", "mxart.test")):
+        assert await world.status(target, ("authorization", scheme + rest), host=host) in {200, 401, 404, 429}

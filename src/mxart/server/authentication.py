@@ -4,9 +4,6 @@ Ours are a user's password (Basic), a token that a user made (`mxt_…`, as Bear
 the signed tokens that we hand out (Bearer).  What has been verified is remembered by the field's own text until users
 or tokens change, whoever changes them, so that it is looked up once and is a dictionary's question from then on.
 Anything else is somebody else's: an upstream may know him.
-
-Passwords are verified in threads, few at a time, since each takes memory and tens of milliseconds; wrong ones make the
-next attempts slower (see guesses), and the same wrong one again is known without another look.
 """
 
 from __future__ import annotations
@@ -22,25 +19,23 @@ import trio
 
 from mxart.access.base import WrongCredentials
 from mxart.access.control import Access, Principal
-from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, parse_token, verify_password
+from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, parse_token
 from mxart.access.directory import Directory
 from mxart.access.people import UNBOUNDED, Token, User
-from mxart.errors import TooManyRequests
 from mxart.message import Headers, Request
 from mxart.repos.base import Caller
 from mxart.server.grants import Granted
 from mxart.server.guesses import Guesses
 from mxart.server.names import Names
+from mxart.server.passwords import Passwords
 from mxart.server.routes import query_value
 
 if TYPE_CHECKING:  # signing takes a while to import, and is only wanted when a signed token is shown or made
     from mxart.access.key_files import KeyFiles
     from mxart.access.tokens import Shown, Tokens
 
-_REMEMBERED = 4096
-_WRONG_SECONDS = 30.0
-_AT_ONCE = 2  # passwords verified at the same time, in this worker
-_WAITING = 64
+_REMEMBERED = 2048
+_MAX_TEXT = 8192  # longer credentials are looked at each time: memory is not for strangers to fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +92,10 @@ class Authenticator:
         self.access = access
         self.names = names
         self.signer = signer
-        self._guesses = guesses
+        self._passwords = Passwords(directory, guesses, clock)
         self._clock = clock
-        self._threads = trio.CapacityLimiter(_AT_ONCE)
         self._version = -1
         self._known: dict[object, Identity] = {}
-        self._wrong: dict[object, tuple[float, str]] = {}
         self._nobody = self._identity(Principal())
 
     # who sends a request
@@ -142,8 +135,8 @@ class Authenticator:
             else:
                 found = await self._signed(caller, request, by)
                 if found is not None:
-                    return self._remember(_signed_key(text, request), found, before)
-        return self._remember(text, found or self._foreign(caller), before)
+                    return self._remember(text, _signed_key(text, request), found, before)
+        return self._remember(text, text, found or self._foreign(caller), before)
 
     def _foreign(self, caller: Caller) -> Identity:
         return replace(
@@ -159,16 +152,17 @@ class Authenticator:
         if text[:5].lower() != "basic":
             return WrongCredentials("this token was not made here: get another", error="invalid_token")
         user, password = _decoded(text)
-        self._refuse_known(text)
-        await self._verify(text, user, "", password, address)
-        return self._refusal(text, user, address)
+        await self._passwords.verify(user, password, address)
+        return WrongCredentials("log in")  # he was made meanwhile: the next attempt is good
 
     async def _basic(self, text: str, address: str) -> Identity | None:
         user, password = _decoded(text)
         token = parse_token(password)
         if token is not None:
             return self._by_token(await self._good(token, API_PREFIX, user, address))
-        return self._by_user(await self._user(text, user, password, address)) if self.directory.user(user) else None
+        if self.directory.user(user) is None:
+            return None
+        return self._by_user(await self._passwords.verify(user, password, address))
 
     async def login(self, user: str, password: str, address: str) -> Principal:
         """Who shows a name and a password, or a token for one: at the token endpoint.
@@ -179,63 +173,16 @@ class Authenticator:
         if token is not None:
             prefix = token.prefix if user in {"", "<token>"} else API_PREFIX
             return self._by_token(await self._good(token, prefix, user, address)).principal
-        key = (user, password)
-        before = self._settle()
-        found = self._known.get(key)
-        if found is None:
-            found = self._remember(key, self._by_user(await self._user(key, user, password, address)), before)
-        return found.principal
+        return Principal(await self._passwords.verify(user, password, address))
 
     async def refresh(self, text: str, address: str) -> Principal:
         """Who shows a refresh token, or a token of a user's own in its place. Raises as `login`."""
         token = parse_token(text)
         if token is None:
-            await self._slowly("", address)
-            self._guesses.wrong("", address)
+            await self._passwords.slowly("", address)
+            self._passwords.guessed("", address)
             raise WrongCredentials("this is no refresh token of ours: log in again")
         return self._by_token(await self._good(token, token.prefix, "", address)).principal
-
-    # passwords
-
-    async def _user(self, key: object, user: str, password: str, address: str) -> User:
-        self._refuse_known(key)
-        kept = self.directory.password(user)
-        good = await self._verify(key, user, kept, password, address)
-        found = self.directory.user(user)
-        if not good or found is None:
-            raise self._refusal(key, user, address)
-        if found.disabled:
-            raise WrongCredentials(f"the user {user} is disabled", who=user)
-        self._guesses.right(user, address)
-        return found
-
-    async def _verify(self, key: object, user: str, kept: str, password: str, address: str) -> bool:
-        """Raises TooManyRequests where too much has been guessed, or where too many wait."""
-        await self._slowly(user, address)
-        if self._threads.statistics().tasks_waiting >= _WAITING:
-            raise TooManyRequests("too many logins at once: try again", retry_after=1.0)
-        async with self._threads:
-            if key in self._known:  # somebody else has waited for the same
-                return True
-            self._refuse_known(key)
-            return await trio.to_thread.run_sync(verify_password, kept, password)
-
-    async def _slowly(self, user: str, address: str) -> None:
-        delay = self._guesses.delay(user, address)
-        if delay:
-            await trio.sleep(delay)
-
-    def _refuse_known(self, key: object) -> None:
-        wrong = self._wrong.get(key)
-        if wrong is not None and 0 <= self._clock() - wrong[0] < _WRONG_SECONDS:
-            raise WrongCredentials(_WRONG, who=wrong[1])
-
-    def _refusal(self, key: object, user: str, address: str) -> WrongCredentials:
-        self._guesses.wrong(user, address)
-        if len(self._wrong) >= _REMEMBERED:
-            self._wrong.clear()
-        self._wrong[key] = (self._clock(), user)
-        return WrongCredentials(_WRONG, who=user)
 
     # tokens
 
@@ -244,8 +191,8 @@ class Authenticator:
         kept = self.directory.token(shown.id)
         kind = {API_PREFIX: "api", LOGIN_PREFIX: "login"}[shown.prefix]
         if kept is None or kept.kind != kind or not shown.is_kept_as(kept.hash):
-            await self._slowly("", address)
-            self._guesses.wrong("", address)
+            await self._passwords.slowly("", address)
+            self._passwords.guessed("", address)
             raise WrongCredentials("this token is not good: it was revoked, or never made here", who=user)
         if shown.prefix != prefix:
             raise WrongCredentials("a login token is for the token endpoint only: log in again", who=kept.user)
@@ -317,22 +264,16 @@ class Authenticator:
         if version != self._version:
             self._version = version
             self._known.clear()
-            self._wrong.clear()
             self._nobody = self._identity(Principal())
         return version
 
-    def _remember(self, key: object, identity: Identity, before: int) -> Identity:
-        if before != self._settle():
-            return identity  # something has changed while we looked: the next request looks again
+    def _remember(self, text: str, key: object, identity: Identity, before: int) -> Identity:
+        if before != self._settle() or len(text) > _MAX_TEXT:
+            return identity  # if something has changed while we looked, the next request looks again
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[key] = identity
         return identity
-
-
-_WRONG = (
-    "wrong user name or password; what everybody may read needs neither: log out (docker logout), or leave both away"
-)
 
 
 def _signed_key(text: str, request: Request) -> tuple[str, str, str | None, str | None]:

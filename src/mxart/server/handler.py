@@ -188,6 +188,7 @@ class Gate:
         if self._reception is None:
             return Caller.of(request.headers)
         at.identity = identity = await self._reception.identify(request, to, relays=relays)
+        request.trace.user = identity.caller.name
         if not at.changes:
             return identity.caller
         at.demands = Demands(identity.caller.grants)
@@ -233,6 +234,7 @@ class Gate:
             "status": status,
             "repository": trace.repository,
             "outcome": trace.outcome,
+            **({"user": trace.user} if trace.user else {}),
             "bytes": sent.body_bytes,
             "first_byte_ms": _ms(sent.first_byte - sent.started) if sent.first_byte is not None else None,
             "total_ms": _ms(sent.finished - sent.started),
