@@ -90,6 +90,20 @@ async def test_the_old_list_is_served_and_marked_when_upstream_is_in_trouble(wor
     assert (await tags_of(response), trace.outcome, response.headers.get("warning")) == (["new"], "miss", None)
 
 
+async def test_who_waits_too_long_for_a_list_gets_the_old_one(world: World) -> None:
+    hub = world.proxy(rules=Rules(patience=0.01))
+    await world.ask(hub, TARGET)
+    world.clock.forward(301)
+    gate = world.upstream.answers["v2/library/alpine/tags/list"].gate = trio.Event()
+    response, trace = await world.ask(hub, TARGET)
+    assert (await tags_of(response), trace.outcome) == (["D", "a", "b", "c", "e"], "stale")
+    assert str(response.headers.get("warning")).startswith("111 - ")
+    gate.set()  # the question went on meanwhile
+    await trio.testing.wait_all_tasks_blocked()
+    response, trace = await world.ask(hub, TARGET)
+    assert (trace.outcome, response.headers.get("warning")) == ("hit", None)
+
+
 async def test_a_list_that_pages_in_circles_is_refused(world: World) -> None:
     world.upstream.answers["v2/library/alpine/tags/list?last=d"].fields = [("link", PAGES[""][1])]
     response, _ = await world.ask(world.proxy(), TARGET)

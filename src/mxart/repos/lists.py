@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
+import trio
+
 from mxart.digest import Digest
-from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Trace
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Listing, Referrers
@@ -79,9 +81,21 @@ class Lists(Generic[_Asked, _Item]):
             fresh = record is not None and self._fresh(record)
             trace.outcome = "hit" if fresh else "stale"
             return Arrival(items, "hit" if fresh else "stale", "" if fresh else OFFLINE_WARNING)
-        if record is not None and self._fresh(record) and (items := await self._kept(record)) is not None:
-            trace.outcome = "hit"
-            return Arrival(items, "hit")
+        kept = await self._kept(record)
+        if record is not None and kept is not None:
+            if self._fresh(record):
+                trace.outcome = "hit"
+                return Arrival(kept, "hit")
+            # The question goes on without us; whoever asks later has its answer.
+            with trio.move_on_after(remote.rules.patience):
+                return await self._asked(operation, trace)
+            problem = UpstreamTimeout(f"{remote.upstream.name} takes its time")
+            trace.outcome = "stale"
+            trace.notes.append(f"stale: {problem.message}")
+            return Arrival(kept, "stale", stale_warning(problem))
+        return await self._asked(operation, trace)
+
+    async def _asked(self, operation: _Asked, trace: Trace) -> Arrival[_Item]:
         key = flight_of(operation.path, trace)
         arrival, began = await self._flights.join(key, partial(self._refresh, operation, trace))
         trace.outcome = arrival.outcome if began or arrival.outcome != "miss" else "joined"
