@@ -22,7 +22,7 @@ from mxart.access.credentials import (
 from mxart.access.directory import MAX_LOGINS, Directory
 from mxart.access.management import ADMIN, Management, parse_life
 from mxart.access.people import Ceiling
-from mxart.errors import BadRequest, ConfigError, Conflict, NotFound
+from mxart.errors import BadRequest, ConfigError, Conflict, NotFound, Problem, StorageFull
 
 PASSWORD = "correct horse battery"
 
@@ -240,3 +240,24 @@ def test_passwords_are_kept_as_argon2id_and_tokens_as_a_hash(world: World) -> No
     )
     assert text not in repr(token)
     world.directory = Directory(world.path)
+
+
+def test_a_disk_without_room_is_told_and_changes_nothing(world: World) -> None:
+    world.directory._writing.execute("PRAGMA max_page_count = 1")
+
+    def fill() -> None:
+        for number in range(1000):
+            world.directory.add_group(f"group{number}")
+
+    with pytest.raises(StorageFull, match="cannot be changed"):
+        fill()
+    before = world.directory.groups()
+    world.directory._writing.execute("PRAGMA max_page_count = 1000000")
+    world.directory.add_group("after")
+    assert set(world.directory.groups()) == {*before, "after"}
+
+
+def test_a_file_that_cannot_be_written_is_told_in_words(world: World) -> None:
+    world.directory._writing.execute("PRAGMA query_only = ON")
+    with pytest.raises(Problem, match="cannot be changed: attempt to write a readonly database"):
+        world.directory.add_group("core")

@@ -18,7 +18,7 @@ from mxart.access.people import Ceiling, Kind, Token, User
 from mxart.access.rules import ADMINS, EVERYBODY, USERS
 from mxart.access.schema import connect
 from mxart.config_access import NAME_RULE, is_user_name
-from mxart.errors import BadRequest, ConfigError, Conflict, NotFound
+from mxart.errors import BadRequest, ConfigError, Conflict, NotFound, Problem, StorageFull
 
 MAX_LOGINS = 100
 """Refresh tokens of one user: a further one takes the place of the oldest."""
@@ -128,14 +128,19 @@ class Directory:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._turn:
-            self._writing.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writing
-                self._writing.execute("COMMIT")
-            except BaseException:
-                self._writing.execute("ROLLBACK")
-                raise
+        """Raises StorageFull where there is no room, Problem where the file cannot be written for another reason."""
+        try:
+            with self._turn:
+                self._writing.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writing
+                    self._writing.execute("COMMIT")
+                finally:
+                    if self._writing.in_transaction:
+                        self._writing.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            kind = StorageFull if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL else Problem
+            raise kind(f"the users cannot be changed: {error}") from error
         self._tell()
 
     def add_user(self, name: str, password: str, now: float, *, robot: bool = False) -> None:
