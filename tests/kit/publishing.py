@@ -125,8 +125,9 @@ class FakePublications:
             return need.size
         return sizes[0] if sizes else None
 
-    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> int | None:
         """Nobody has a quota."""
+        return None
 
     async def rely(self, repository: str, path: str, now: float) -> bool:
         await trio.lowlevel.checkpoint()

@@ -138,8 +138,8 @@ class LocalPublisher:
             message = f"the piece begins at byte {start}, but {state.offset} bytes are here: go on from there"
             raise WrongOffset(message, _progress(state), subject="upload")
         demand_room = self._stock.publications.demand_room
-        demand_room(self.name, digest, state.offset + (body.length or 0))
-        await upload.receive(body, None)
+        most = demand_room(self.name, digest, state.offset + (body.length or 0))
+        await upload.receive(body, most)
         demand_room(self.name, digest, upload.state.offset)
 
     async def _commit(self, upload: Upload, package: str, path: str, digest: Digest) -> Stored:

@@ -105,8 +105,9 @@ class SqlitePublications:
         self._catalog = catalog
         self._quotas = quotas
 
-    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> int | None:
         self._quotas.demand(self._catalog.ask, repository, digest, size)
+        return self._quotas.of(repository)
 
     async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
         def work(db: sqlite3.Connection) -> None:

@@ -142,11 +142,11 @@ class Publications(Protocol):
         """
         ...
 
-    def demand_room(self, repository: str, digest: Digest | None, size: int) -> None:
+    def demand_room(self, repository: str, digest: Digest | None, size: int) -> int | None:
         """Raise as `publish` does if so many bytes more are too much for the repository. Microseconds.
 
         Before a file is taken in, or as far as it has come; `digest`, if it is known: what is held already needs no
-        room.
+        room.  Returns how many bytes a file may have at most, None: any number.
         """
         ...
 

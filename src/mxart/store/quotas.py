@@ -27,6 +27,10 @@ class Quotas:
     def __init__(self, quotas: Mapping[str, int]) -> None:
         self._quotas = dict(quotas)
 
+    def of(self, repository: str) -> int | None:
+        """How much it may hold; None: any amount."""
+        return self._quotas.get(repository)
+
     def held(self, ask: Ask, repository: str) -> int | None:
         """How much it holds now; None if it has no quota."""
         if repository not in self._quotas:
