@@ -10,7 +10,7 @@ from mxart.digest import Digest
 from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import NOBODY, Caller, Repository
-from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
+from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
 from mxart.repos.publishing import Delete, Write, WrongOffset
 from mxart.repos.seen import packages_seen
 
@@ -59,7 +59,7 @@ async def _ask(
     repository: Repository, operation: File | Listing | Referrers, request: Request, caller: Caller
 ) -> Response:
     match operation:
-        case Document() | Blob():
+        case Document() | Blob() | Artifact():
             _demand_reading(repository, operation, caller)
             found = await repository.file(operation, request.trace, caller)
             return respond_with(found, request)

@@ -16,6 +16,7 @@ from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, Response, Trace
 from mxart.repos.operations import (
+    Artifact,
     Blob,
     Descriptor,
     Document,
@@ -32,6 +33,7 @@ from mxart.repos.operations import (
     ReferrersPage,
 )
 from mxart.repos.publishing import Inspection, Outcome, Publish, Publisher, Uploading, Write
+from mxart.store.base import Unjudged
 from mxart.upstream.base import Ask
 
 
@@ -71,7 +73,7 @@ class Caller:
 NOBODY = Caller()
 
 
-_Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
+_Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
 
 class Referring(Protocol):
@@ -143,12 +145,20 @@ class Format(Protocol):
         """
         ...
 
+    def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
+        """Judge a whole file of any size by what is in it, and return its checksum (see Facts).
+
+        It reads the file, so it is called in a thread.  Raises UpstreamFailed, also for whatever a file that is no
+        such thing at all makes a reader raise; nothing that fails here is stored.
+        """
+        ...
+
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         """The immutable name of the bytes that a mutable document holds now, if the format has one."""
         ...
 
-    def fields(self, operation: File, digest: Digest, media_type: str) -> tuple[tuple[str, str], ...]:
-        """The header fields that tell a client what it gets, in lower case."""
+    def fields(self, operation: File, digest: Digest | None, media_type: str) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell a client what it gets, in lower case. `digest` as in Found."""
         ...
 
     def ask_page(self, listing: Listing, following: str | None) -> Ask:
@@ -197,6 +207,18 @@ class Format(Protocol):
 
     def word(self, problem: Problem) -> Response:
         """An error the way its client shows it to its user."""
+        ...
+
+
+class Verifier(Protocol):
+    """Whoever knows what upstream's files must be, by another's word than upstream's: a checksum database."""
+
+    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+        """Return if these bytes are the right ones, or if there is nobody to ask about them: a private package.
+
+        `checksum` is what the format says of them.  Raises UpstreamFailed if they are not, and UpstreamUnavailable or
+        UpstreamTimeout where that cannot be told now: then they are asked about again, later.
+        """
         ...
 
 

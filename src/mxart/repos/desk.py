@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from mxart.errors import UpstreamUnavailable
 from mxart.message import Trace
 from mxart.repos.documents import Documents
 from mxart.repos.listings import Listings
-from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.referrals import Referrals
 from mxart.repos.remote import Remote
 from mxart.repos.streams import Streams
@@ -41,6 +42,8 @@ class Desk:
                 return await self._documents.find(operation, trace)
             case Blob():
                 return await self._streams.find(operation, trace)
+            case Artifact():
+                raise UpstreamUnavailable(f"{operation.path} is not kept here, and is not fetched yet")
             case _:
                 assert_never(operation)
 

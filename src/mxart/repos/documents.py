@@ -186,7 +186,9 @@ class Documents:
 
     async def _check(self, document: Document, headers: Headers, data: bytes) -> Facts:
         check = partial(self._remote.format.check, document, headers, data)
-        return await trio.to_thread.run_sync(check) if len(data) > _LONG else check()
+        facts = await trio.to_thread.run_sync(check) if len(data) > _LONG else check()
+        await self._remote.verify(document, facts.checksum)
+        return facts
 
     async def _keep(self, document: Document, facts: Facts, data: bytes, origin: str, known: Known | None) -> Found:
         """Store checked bytes, then their names; answer from there, or from memory if they cannot be kept."""

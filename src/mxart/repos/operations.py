@@ -49,6 +49,21 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of any size, streamed while it arrives, that never changes; its name does not tell its digest.
+
+    A module's zip, a jar, a crate.  Nobody has the last of it before it was judged (Format.judge, Verifier).  `head` as
+    for a Blob.
+    """
+
+    package: str
+    path: str
+    subject: str
+    head: bool = False
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """A sorted list of names: the versions' tags of a package, or the packages of the repository.
 
@@ -91,20 +106,24 @@ class Static:
     response: Response
 
 
-File = Document | Blob
+File = Document | Blob | Artifact
 
 Operation = File | Listing | Referrers | Static | Write
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent."""
+    """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent.
+
+    `checksum` is what a Verifier knows these bytes by, in the format's own notation; "" if none is asked about them.
+    """
 
     digest: Digest | None
     size: int | None
     media_type: str
     etag: str = ""
     last_modified: str = ""
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +138,14 @@ class Page:
 class Found:
     """A file, ready to be answered with. Who holds it closes `content` if that is a source.
 
-    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `headers` are all that
-    the representation is answered with, validators and Warning included; `last_modified` is an HTTP
-    date or "".  `stale`: upstream could not be asked whether it still holds.  `ready` is the whole answer
-    to a request without conditions or ranges, for a file in memory: made once, sent often.
+    `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `digest` None, and `etag` "":
+    it is still arriving, and its name does not tell.  `headers` are all that the representation is answered with,
+    validators and Warning included; `last_modified` is an HTTP date or "".  `stale`: upstream could not be asked
+    whether it still holds.  `ready` is the whole answer to a request without conditions or ranges, for a file in
+    memory: made once, sent often.
     """
 
-    digest: Digest
+    digest: Digest | None
     size: int | None
     content: bytes | Source | None
     headers: Headers

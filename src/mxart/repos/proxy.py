@@ -12,7 +12,7 @@ import trio
 from mxart.access.base import ANYBODY
 from mxart.errors import UpstreamUnavailable
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, Format
+from mxart.repos.base import NOBODY, Caller, Format, Verifier
 from mxart.repos.counter import Counter
 from mxart.repos.operations import File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, Rules
@@ -27,7 +27,8 @@ class Proxy:
     """A repository whose truth is upstream. A caller who may read but not fetch is served what is kept.
 
     `nursery` is the server's: what it runs outlives the requests that caused it.  `origin` makes the
-    origin of a download from the question to upstream.
+    origin of a download from the question to upstream.  `verifier` is asked about what upstream sent, before it is kept
+    or served, where the format tells a checksum of it.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Proxy:
         origin: Callable[[Ask], Origin],
         rules: Rules = Rules(),  # noqa: B008 frozen
         clock: Callable[[], float] = time.time,
+        verifier: Verifier | None = None,
     ) -> None:
         self.name = name
         self.format = format
         self.site = upstream.site if rules.relay != "never" else ""
-        remote = Remote(name, format, upstream, stock, Shelf(name, format, stock), nursery, origin, rules, clock)
+        shelf = Shelf(name, format, stock)
+        remote = Remote(name, format, upstream, stock, shelf, nursery, origin, rules, clock, verifier)
         self._counter = Counter(remote)
         # For callers who may not have upstream asked. What is stale to them is not so to others: a memory of its own.
         stock = replace(stock, memory=Memory(_MEMORY))

@@ -32,13 +32,13 @@ from mxart.repos.base import Caller
 from mxart.repos.denials import Denials
 from mxart.repos.desk import Desk
 from mxart.repos.flights import Flights, free_turn
-from mxart.repos.operations import Blob, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, flight_of
 from mxart.repos.verdicts import Verdicts
 from mxart.upstream.base import Ask
 from mxart.upstream.challenge import parse_challenges, render
 
-_Kept = TypeVar("_Kept", bound=Document | Blob | Listing | Referrers)
+_Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 _T = TypeVar("_T")
 _Way = Callable[[_Kept, Trace], Awaitable[_T]]
 _LOOK_AGAIN = 10.0  # seconds
@@ -155,7 +155,7 @@ class Relay:
                 return found
         raise AssertionError("the second attempt returns or raises")
 
-    async def _confirm(self, operation: Document | Blob | Listing | Referrers, trace: Trace) -> None:
+    async def _confirm(self, operation: Document | Blob | Artifact | Listing | Referrers, trace: Trace) -> None:
         """One question as ourselves: does upstream grant us this package again?"""
         remote = self._ordinary.remote
 
@@ -248,7 +248,7 @@ def answers(caller: Caller, challenge: tuple[str, ...]) -> bool:
     return bool(caller.scheme) and any(item.scheme == caller.scheme for item in parse_challenges(challenge))
 
 
-def _question(remote: Remote, operation: Document | Blob | Listing | Referrers) -> Ask:
+def _question(remote: Remote, operation: Document | Blob | Artifact | Listing | Referrers) -> Ask:
     """The smallest question that tells whether one may see this."""
     if isinstance(operation, Referrers):
         # Not for the list: where it is unknown to upstream, everybody is told so, whoever he is.

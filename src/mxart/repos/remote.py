@@ -13,8 +13,8 @@ import trio
 
 from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Trace
-from mxart.repos.base import Format
-from mxart.repos.operations import File, Listing
+from mxart.repos.base import Format, Verifier
+from mxart.repos.operations import Artifact, Document, File, Listing
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
@@ -60,6 +60,7 @@ class Remote:
     origin: Callable[[Ask], Origin]
     rules: Rules = field(default_factory=Rules)
     clock: Callable[[], float] = time.time
+    verifier: Verifier | None = None
 
     def turn(self, path: str) -> AbstractAsyncContextManager[None]:
         """The right to ask upstream for a name of this repository, one worker at a time."""
@@ -98,6 +99,11 @@ class Remote:
     def final(self, problem: Problem) -> bool:
         """Whether what is kept must not be served in spite of this: upstream no longer lets us see it."""
         return self.rules.relay != "never" and isinstance(problem, UpstreamDenied)
+
+    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+        """Have another than upstream confirm what it sent, where there is one. Raises as Verifier.verify does."""
+        if self.verifier is not None and checksum:
+            await self.verifier.verify(operation, checksum)
 
     async def read(self, reply: Reply, limit: int) -> bytes:
         """A small body whole. Raises UpstreamFailed past `limit`, and as Reply.receive does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from mxart.body import Source
 from mxart.digest import Digest
@@ -81,6 +81,20 @@ class Joined:
     source: Source
     headers: Headers  # as given to Sink.begin
     started: bool  # this call began it; False: it was under way already
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A whole file that nobody has vouched for yet.
+
+    `file` is for reading, from its first byte on, and can be sought in; its calls block.  It is closed when the
+    judgement is over, and need not be a file of the file system's.
+    """
+
+    file: BinaryIO
+    size: int
+    digest: Digest  # sha256
+    headers: Headers  # the head that it came with
 
 
 class Transfers(Protocol):
