@@ -45,6 +45,8 @@ def test_every_write_of_any_name(name: str) -> None:
     assert parse("POST", uploads, "digest-algorithm=sha512") == Begin(name, "blob", "sha512")
     mount = Begin(name, "blob", mount=SUM, path=blob, source="c/d")
     assert parse("POST", uploads, f"mount={SUM}&from=c%2Fd") == mount
+    endless = parse("POST", uploads, f"mount={SUM}&from={'a/' * 30_000}b")
+    assert endless == Begin(name, "blob", mount=SUM, path=blob)
     assert parse("PATCH", one) == Append(name, "upload", "u_-1")
     assert parse("PATCH", one, "", ("content-range", "7-9")) == Append(name, "upload", "u_-1", 7)
     assert parse("PUT", one, f"digest={str(SUM).replace(':', '%3A')}") == Finish(name, "upload", "u_-1", blob, SUM)

@@ -15,7 +15,7 @@ from mxart.errors import BadRequest, MethodNotAllowed, UriTooLong
 from mxart.message import Headers, Response
 from mxart.repos.oci import media
 from mxart.repos.oci.errors import VERSION
-from mxart.repos.oci.names import check_digest, check_name, is_tag, shown, unescape
+from mxart.repos.oci.names import MAX_NAME, check_digest, check_name, is_tag, shown, unescape
 from mxart.repos.publishing import (
     Append,
     Begin,
@@ -89,7 +89,11 @@ def _begin(name: str, parameters: dict[str, list[str]]) -> Begin:
     if mount := _one(parameters, "mount"):
         digest = check_digest(mount)
         path = f"{name}/blobs/{digest}"
-        return Begin(name, "blob", algorithm, mount=digest, path=path, source=_one(parameters, "from"))
+        source = _one(parameters, "from")
+        # Longer than any name with a prefix is no name; every part of it would be looked up.
+        return Begin(
+            name, "blob", algorithm, mount=digest, path=path, source=source if len(source) <= 2 * MAX_NAME else ""
+        )
     if wanted := _one(parameters, "digest"):
         digest = check_digest(wanted)
         return Begin(name, "blob", algorithm or digest.algorithm, digest, path=f"{name}/blobs/{digest}")
