@@ -127,6 +127,23 @@ async def test_the_generation_changes_with_every_write_of_any_worker(tmp_path: P
     await two.aclose(0.0)
 
 
+async def test_what_a_process_changed_that_was_killed_before_it_said_so_is_overheard(tmp_path: Path) -> None:
+    generation = Generation(2)
+    catalog = SqliteCatalog(tmp_path / "c", generation.slot(0))
+    await catalog.put_file(record("x"))
+    catalog.overhear()
+    before = catalog.generation()
+    catalog.overhear()
+    assert catalog.generation() == before, "nothing has changed"
+    silent = SqliteCatalog(tmp_path / "c")  # it says nothing
+    await silent.forget_file("hub", "x")
+    assert catalog.generation() == before
+    catalog.overhear()
+    assert catalog.generation() != before
+    await silent.aclose(0.0)
+    await catalog.aclose(0.0)
+
+
 async def test_a_cancelled_write_happened_or_did_not(tmp_path: Path) -> None:
     catalog = SqliteCatalog(tmp_path / "c")
     for delay in (0.0, 0.0001, 0.0003, 0.001):

@@ -84,14 +84,28 @@ class SqliteCatalog:
         if generation is not None:
             # The last process in this slot may have died between a commit and saying so.
             generation.bump()
+        self._heard = (self._data_version(), generation.value() if generation is not None else 0)
 
     # Reading
 
     def generation(self) -> int:
-        if self._generation is not None:
-            return self._generation.value()
+        return self._data_version() if self._generation is None else self._generation.value()
+
+    def overhear(self) -> None:
+        """Say for others that something has changed, if they have not: a process may be killed before it comes to that.
+
+        To be called now and then; tens of microseconds.
+        """
+        if self._generation is None:
+            return
+        heard = (self._data_version(), self._generation.value())
+        if heard[0] != self._heard[0] and heard[1] == self._heard[1]:
+            self._generation.bump()
+        self._heard = (heard[0], self._generation.value())
+
+    def _data_version(self) -> int:
         # Changes when any other connection commits, our own writer's too (sqlite.org/pragma.html#pragma_data_version).
-        (version,) = self._reader.execute("PRAGMA data_version").fetchall()[0]
+        (version,) = self.ask("PRAGMA data_version", ())[0]
         return int(version)
 
     def file(self, repository: str, path: str) -> FileRecord | None:

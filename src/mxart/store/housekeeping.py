@@ -124,7 +124,7 @@ def _touched(path: str) -> float:
 
 
 async def keep_house(catalog: SqliteCatalog, stores: Iterable[StorePaths]) -> None:
-    """Write uses every `FLUSH_SECONDS`, clean once now and once an hour. Runs until cancelled.
+    """Write uses and hear of changes every `FLUSH_SECONDS`, clean once now and once an hour. Runs until cancelled.
 
     Cancellation waits for what it is doing; the catalog's last uses are written by its `aclose`.
     """
@@ -139,5 +139,6 @@ async def keep_house(catalog: SqliteCatalog, stores: Iterable[StorePaths]) -> No
         await trio.sleep(FLUSH_SECONDS)
         try:
             await catalog.flush(time.time())
+            catalog.overhear()
         except Problem as problem:
             log.warning("last uses are not written: %s", problem.message)
