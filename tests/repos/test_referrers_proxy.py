@@ -153,6 +153,26 @@ async def test_a_refusal_of_one_question_is_not_taken_for_the_want_of_an_api(wor
     assert await marks(response) == {"a"}
 
 
+async def test_a_tag_that_has_not_moved_is_not_fetched_again(world: World) -> None:
+    def attach(*descriptors: object) -> None:
+        tag = TAG.rpartition("/")[2]
+        world.upstream.add_manifest("library/app", index(*descriptors), tag, media_type=INDEX)
+
+    attach(descriptor("a"))
+    hub = world.proxy()
+    await world.ask(hub, TARGET)
+    asked(world)
+    for _ in range(2):
+        world.clock.forward(301)
+        response, trace = await world.ask(hub, TARGET)
+        assert (await marks(response), trace.outcome, response.headers.get("warning")) == ({"a"}, "miss", None)
+        assert asked(world) == [f"HEAD {TAG}"]
+    attach(descriptor("a"), descriptor("b"))
+    world.clock.forward(301)
+    response, _ = await world.ask(hub, TARGET)
+    assert (await marks(response), asked(world)[-2:]) == ({"a", "b"}, [f"HEAD {TAG}", f"GET {TAG}"])
+
+
 @pytest.mark.parametrize("has_api", [True, False])
 async def test_that_nothing_refers_to_an_image_that_is_kept_is_kept_too(world: World, has_api: bool) -> None:
     image = manifest()

@@ -8,7 +8,7 @@ import msgspec
 
 from mxart.errors import NotFound
 from mxart.message import Trace
-from mxart.repos.lists import MAX_PAGE, Lists, Pages
+from mxart.repos.lists import MAX_PAGE, Fetched, Lists, Pages
 from mxart.repos.operations import Listed, Listing
 from mxart.repos.remote import Remote
 
@@ -47,7 +47,7 @@ class _Names:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    async def fetch(self, operation: Listing, trace: Trace) -> tuple[tuple[str, ...], str]:
+    async def fetch(self, operation: Listing, trace: Trace, held: Fetched[str] | None = None) -> Fetched[str]:
         remote = self._remote
         pages = Pages(remote.upstream.name, operation)
         names: set[str] = set()
@@ -60,7 +60,7 @@ class _Names:
             names.update(page.names)
             following = page.following
             if following is None:
-                return tuple(sorted(names)), origin
+                return Fetched(tuple(sorted(names)), origin)
             pages.turn(len(data), following)
 
     def keeps_none(self, operation: Listing) -> bool:

@@ -29,13 +29,22 @@ _Asked_contra = TypeVar("_Asked_contra", bound=Listing | Referrers, contravarian
 _Item = TypeVar("_Item")
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[_Item]):
+    """A whole list, the mirror it came from, and what may tell later that it is still the same ("": nothing)."""
+
+    items: tuple[_Item, ...]
+    origin: str
+    mark: str = ""
+
+
 class Origin(Protocol[_Asked_contra, _Item]):
     """Where lists of one sort come from, and how they are kept. `media_type` is ours: nobody is sent such a file."""
 
     media_type: str
 
-    async def fetch(self, operation: _Asked_contra, trace: Trace) -> tuple[tuple[_Item, ...], str]:
-        """The whole list and the mirror it came from. Raises UpstreamFailed rather than stop early; NotFound."""
+    async def fetch(self, operation: _Asked_contra, trace: Trace, held: Fetched[_Item] | None = None) -> Fetched[_Item]:
+        """The whole list; `held` is the one that is kept. Raises UpstreamFailed rather than stop early; NotFound."""
         ...
 
     def keeps_none(self, operation: _Asked_contra) -> bool:
@@ -120,9 +129,10 @@ class Lists(Generic[_Asked, _Item]):
         kept = await self._kept(record)
         if record is not None and kept is not None and self._fresh(record):
             return Arrival(kept, "hit")
+        held = None if record is None or kept is None else Fetched(kept, record.origin, record.etag)
         try:
-            items, origin = await self._origin.fetch(operation, trace)
-            if not items and not self._origin.keeps_none(operation):
+            fetched = await self._origin.fetch(operation, trace, held)
+            if not fetched.items and not self._origin.keeps_none(operation):
                 raise NotFound(f"{remote.upstream.name} has no {operation.path}")
         except NotFound:
             if record is not None:
@@ -134,12 +144,12 @@ class Lists(Generic[_Asked, _Item]):
                 raise
             trace.notes.append(f"stale: {problem.message}")
             return Arrival(kept, "stale", stale_warning(problem))
-        await self._keep(operation, items, origin)
-        return Arrival(items, "miss")
+        await self._keep(operation, fetched)
+        return Arrival(fetched.items, "miss")
 
-    async def _keep(self, operation: _Asked, items: tuple[_Item, ...], origin: str) -> None:
+    async def _keep(self, operation: _Asked, fetched: Fetched[_Item]) -> None:
         remote = self._remote
-        data = self._origin.encode(items)
+        data = self._origin.encode(fetched.items)
         now = remote.clock()
         with remote.tolerant(operation.path):
             digest = await remote.stock.blobs.put(data, Digest.of(data))
@@ -151,7 +161,8 @@ class Lists(Generic[_Asked, _Item]):
                     digest=digest,
                     size=len(data),
                     media_type=self._origin.media_type,
-                    origin=origin,
+                    etag=fetched.mark,
+                    origin=fetched.origin,
                     created=now,
                     validated=now,
                 )

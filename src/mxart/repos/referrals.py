@@ -18,7 +18,7 @@ import trio
 from mxart.errors import NotFound, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import Referring
-from mxart.repos.lists import MAX_PAGE, Lists, Pages
+from mxart.repos.lists import MAX_PAGE, Fetched, Lists, Pages
 from mxart.repos.operations import Descriptor, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.repos.referring import cut
 from mxart.repos.remote import Remote
@@ -51,9 +51,9 @@ class Referrals:
 
     async def unkept(self, operation: Referrers, trace: Trace) -> Referred:
         """The same, asked of upstream for this one question; nothing is kept, nobody shares it."""
-        items, _ = await self._origin.fetch(operation, trace)
+        fetched = await self._origin.fetch(operation, trace)
         trace.outcome = "miss"
-        return cut(items, operation)
+        return cut(fetched.items, operation)
 
 
 class _Origin:
@@ -65,22 +65,22 @@ class _Origin:
         self._remote = remote
         self._lacking_since: float | None = None
 
-    async def fetch(self, operation: Referrers, trace: Trace) -> tuple[tuple[Descriptor, ...], str]:
+    async def fetch(
+        self, operation: Referrers, trace: Trace, held: Fetched[Descriptor] | None = None
+    ) -> Fetched[Descriptor]:
         referring = self._remote.format.referring
         assert referring is not None, "a format that asks for referrers has them"
         if not self._lacks():
             found = await self._by_api(referring, operation, trace)
             if found is not None:
                 return found
-        return await self._by_tag(referring, operation, trace)
+        return await self._by_tag(referring, operation, trace, held)
 
     def _lacks(self) -> bool:
         """Whether upstream said lately that it does not know the question."""
         return self._lacking_since is not None and 0 <= self._remote.clock() - self._lacking_since < _REMEMBERED
 
-    async def _by_api(
-        self, referring: Referring, operation: Referrers, trace: Trace
-    ) -> tuple[tuple[Descriptor, ...], str] | None:
+    async def _by_api(self, referring: Referring, operation: Referrers, trace: Trace) -> Fetched[Descriptor] | None:
         """None: upstream has no such list to give, by this way."""
         remote = self._remote
         pages = Pages(remote.upstream.name, operation)
@@ -104,7 +104,7 @@ class _Origin:
             found += page.descriptors
             following = page.following
             if following is None:
-                return tuple(found), origin
+                return Fetched(tuple(found), origin)
             pages.turn(len(data), following)
 
     async def _read(self, reply: Reply) -> bytes:
@@ -119,22 +119,27 @@ class _Origin:
         return data
 
     async def _by_tag(
-        self, referring: Referring, operation: Referrers, trace: Trace
-    ) -> tuple[tuple[Descriptor, ...], str]:
+        self, referring: Referring, operation: Referrers, trace: Trace, held: Fetched[Descriptor] | None
+    ) -> Fetched[Descriptor]:
         remote = self._remote
         document = referring.stand_in(operation)
         try:
+            # A HEAD first: there are registries that count every GET, Docker Hub for one.
+            if held is not None and held.mark:
+                async with remote.open(remote.ask(document, "HEAD"), trace) as reply:
+                    if str(remote.format.facts(document, reply.headers).digest) == held.mark:
+                        return held
             async with remote.open(remote.ask(document, "GET"), trace) as reply:
                 data = await remote.read(reply, MAX_DOCUMENT)
                 headers, origin = reply.headers, reply.origin
         except NotFound:
-            return (), ""
+            return Fetched((), "")
 
-        def read() -> tuple[Descriptor, ...]:
+        def read() -> Fetched[Descriptor]:
             facts = remote.format.check(document, headers, data)
-            return referring.listed(operation, facts.media_type, data)
+            return Fetched(referring.listed(operation, facts.media_type, data), origin, str(facts.digest))
 
-        return (await trio.to_thread.run_sync(read) if len(data) > _LONG else read()), origin
+        return await trio.to_thread.run_sync(read) if len(data) > _LONG else read()
 
     def keeps_none(self, operation: Referrers) -> bool:
         """For what is kept here itself: there is no end of digests that a stranger may ask about."""
