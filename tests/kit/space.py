@@ -46,12 +46,15 @@ class Warehouse:
         for place in self.places.values():
             place.create()
         self.generation = Generation.open(self.paths.generation, 9)
-        self.catalog = SqliteCatalog(self.paths.catalog, self.generation.slot(slot))
+        self._mine = self.generation.slot(slot)
+        self.catalog = SqliteCatalog(self.paths.catalog, self._mine)
         self.publications = SqlitePublications(self.catalog)
         self.blobs = {name: DiskBlobs(place) for name, place in self.places.items()}
 
     def close(self) -> None:
         self.catalog.close()
+        self._mine.close()
+        self.generation.close()
 
     def task(self, *, grace: float = DAY, dry_run: bool = False) -> Task:
         return Task(
@@ -66,11 +69,13 @@ class Warehouse:
 
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
-        ledger = Ledger(self.paths.catalog, Generation.outside(self.paths.generation), self.members)
+        generation = Generation.outside(self.paths.generation)
+        ledger = Ledger(self.paths.catalog, generation, self.members)
         try:
             yield ledger
         finally:
             ledger.close()
+            generation.close()
 
     def store_of(self, repository: str) -> str:
         return next((member.store for member in self.members if member.name == repository), "default")

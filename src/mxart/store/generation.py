@@ -32,7 +32,7 @@ class Generation:
     Made without a file it is anonymous memory, for the children of this process.
     """
 
-    __slots__ = ("_fd", "_memory", "_mine", "_slots", "_turn")
+    __slots__ = ("_fd", "_memory", "_mine", "_owner", "_slots", "_turn")
 
     def __init__(self, slots: int = 1, *, shared: mmap.mmap | None = None, index: int = 0, fd: int = -1) -> None:
         self._memory = mmap.mmap(-1, slots * _SLOT) if shared is None else shared
@@ -41,6 +41,7 @@ class Generation:
             raise ValueError(f"slot {index} of {len(self._slots)}")
         self._mine = index
         self._fd = fd
+        self._owner = True
         self._turn = threading.Lock()  # the catalog's writing thread is not the only one that counts
 
     @classmethod
@@ -79,7 +80,9 @@ class Generation:
         """
         if self._fd >= 0:
             os.posix_fallocate(self._fd, 0, len(self._memory))
-        return Generation(shared=self._memory, index=index, fd=self._fd)
+        other = Generation(shared=self._memory, index=index, fd=self._fd)
+        other._owner = False
+        return other
 
     def bump(self) -> None:
         """Something has changed. Call it after the change can be seen. From any thread; takes microseconds."""
@@ -98,8 +101,10 @@ class Generation:
         return sum(self._slots)
 
     def close(self) -> None:
-        """Let go of the file. For who opened it, and when no slot of it is used any more."""
+        """Let go of a slot, or, when all its slots are closed, of the file. Idempotent."""
         self._slots.release()
-        self._memory.close()
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self._owner:
+            self._memory.close()
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +17,7 @@ import pytest
 import trio
 
 from kit.space import DAY, NOW, OLD, OWN, Warehouse
+from kit.store import small_file_system
 from mxart.store.base import FileRecord
 from mxart.store.housekeeping import clean
 from mxart.store.published import Incomplete, Publication, Vanished
@@ -155,6 +158,34 @@ async def test_a_store_that_was_never_used_has_nothing(tmp_path: Path) -> None:
     house = Warehouse(tmp_path / "data")
     assert run(house).freed == Freed()
     house.close()
+
+
+def fill(path: Path) -> None:
+    """Until not a page is left."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(file, b"x" * 4096)
+    os.close(file)
+
+
+async def test_on_a_full_disk_it_makes_room_for_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with small_file_system(tmp_path / "disk", "16M") as disk:
+        house = Warehouse(disk / "data")
+        kept = await house.push_image("latest")
+        for number in range(200):
+            await house.push_blob(b"%d" % number, f"package {number}")
+        await house.put(b"x" * 500_000)
+        with sqlite3.connect(house.paths.catalog) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
+        fill(disk / "filler")
+        report = run(house)
+        assert "the disk is full" in caplog.text
+        assert report.freed.files == 201
+        assert house.on_disk() == len(kept)
+        house.check()
+        house.close()
 
 
 # Others write at the same time: each test does by hand, between two given steps, what they might do.

@@ -8,10 +8,11 @@ grace, which is for pushes under way: their layers come before the manifest that
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 
 from mxart.store.paths import StorePaths
-from mxart.store.space.ledger import BATCH, Ledger
+from mxart.store.space.ledger import BATCH, Ledger, is_full
 from mxart.store.space.sweep import BATCH as SWEEP_BATCH
 from mxart.store.space.sweep import Loose, Shelves
 from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
@@ -40,7 +41,14 @@ def collect(
     for name in ledger.look_around(task.stores):
         report.unknown[name] = ledger.held(name)
     before = now - task.grace
-    condemned = _mark(task, ledger, before, report, tell, pause)
+    try:
+        condemned = _mark(task, ledger, before, report, tell, pause)
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
+        log.warning("the disk is full: what has no name goes first")
+        _sweep(task, ledger, before, set(), report, tell, pause)
+        condemned = _mark(task, ledger, before, report, tell, pause)
     _sweep(task, ledger, before, condemned, report, tell, pause)
     report.seconds = time.monotonic() - began
     return report

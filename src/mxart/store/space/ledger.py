@@ -62,6 +62,11 @@ _MISCOUNTED = """
     LIMIT 1"""
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk is full. Deleting a row wants room, too."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A file's row, as far as it matters here."""

@@ -18,7 +18,7 @@ from mxart.store.generation import Generation
 from mxart.store.space.evict import evict
 from mxart.store.space.gc import collect
 from mxart.store.space.leader import finished, leading
-from mxart.store.space.ledger import Ledger
+from mxart.store.space.ledger import Ledger, is_full
 from mxart.store.space.retire import retire
 from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
 
@@ -70,23 +70,33 @@ def opened(task: Task) -> Iterator[Ledger]:
 
 
 def _all(task: Task, ledger: Ledger, tell: Tell, pause: Pause) -> Report:
-    retired = {
-        member.name: retire(ledger, member, time.time(), dry_run=task.dry_run, tell=tell, pause=pause)
-        for member in task.members
-        if member.retention
-    }
-    evicted = Report()
-    _evict(task, ledger, evicted, tell, pause)
-    report = collect(task, ledger, time.time(), tell, pause)
-    report.retired = retired
-    report.evicted = evicted.evicted
-    for store, freed in evicted.blobs.items():
+    before = Report()
+    try:
+        _make_orphans(task, ledger, before, tell, pause)
+        report = collect(task, ledger, time.time(), tell, pause)
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
+        report = collect(task, ledger, time.time(), tell, pause)  # makes some room, for what comes before it otherwise
+        _make_orphans(task, ledger, before, tell, pause)
+    report.retired, report.evicted = before.retired, before.evicted
+    for store, freed in before.blobs.items():
         mine = report.blobs.setdefault(store, Freed())
         mine.files += freed.files
         mine.bytes += freed.bytes
     if not task.dry_run:
         finished(task.lock, time.time())
     return report
+
+
+def _make_orphans(task: Task, ledger: Ledger, report: Report, tell: Tell, pause: Pause) -> None:
+    """What rules let go, and what is too much."""
+    for member in task.members:
+        if member.retention:
+            report.retired[member.name] = retire(
+                ledger, member, time.time(), dry_run=task.dry_run, tell=tell, pause=pause
+            )
+    _evict(task, ledger, report, tell, pause)
 
 
 def _evict(task: Task, ledger: Ledger, report: Report, tell: Tell, pause: Pause) -> bool:
