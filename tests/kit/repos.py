@@ -267,12 +267,12 @@ class Answer:
     broken: Problem | None = None  # raised in place of the body's second half
     gate: trio.Event | None = None  # the head waits for it
     body_gate: trio.Event | None = None  # the body's second half waits for it
+    origin: str = "https://registry.example"  # the mirror that says it
 
 
 class _Reply:
-    origin = "https://registry.example"
-
     def __init__(self, method: str, answer: Answer) -> None:
+        self.origin = answer.origin
         self.status = answer.status
         self.headers = Headers(answer.fields)
         self._answer = answer

@@ -134,6 +134,17 @@ async def test_which_of_the_two_it_is_is_remembered_for_a_while(world: World) ->
     assert (await marks(response), asked(world)) == ({"b"}, [f"GET {API}"])
 
 
+async def test_what_a_mirror_that_helps_out_lacks_is_not_taken_for_the_upstreams(world: World) -> None:
+    hub = world.proxy()
+    world.upstream.answers[API] = Answer(b"404 page not found", [], 404, origin="https://mirror.other.example")
+    response, _ = await world.ask(hub, TARGET)
+    assert await marks(response) == set()
+    other = TARGET.replace(SUBJECT.hex, "0" * 64)
+    world.upstream.answers[other[1:]] = answer(index(descriptor("a")))  # the upstream itself is back
+    response, _ = await world.ask(hub, other)
+    assert await marks(response) == {"a"}
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

@@ -11,10 +11,12 @@ The descriptors are upstream's word.  What they name is checked when it is asked
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
 
+from mxart.domains import registrable_domain
 from mxart.errors import NotFound, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import Referring
@@ -80,6 +82,11 @@ class _Origin:
         """Whether upstream said lately that it does not know the question."""
         return self._lacking_since is not None and 0 <= self._remote.clock() - self._lacking_since < _REMEMBERED
 
+    def _is_its_own(self, origin: str) -> bool:
+        """Whether the mirror that answered is the upstream itself: what one that helps out lacks, this may have."""
+        parts = urlsplit(origin)
+        return f"{parts.scheme}://{registrable_domain(parts.hostname or '')}" == self._remote.upstream.site
+
     async def _by_api(self, referring: Referring, operation: Referrers, trace: Trace) -> Fetched[Descriptor] | None:
         """None: upstream has no such list to give, by this way."""
         remote = self._remote
@@ -97,7 +104,7 @@ class _Origin:
                     message = f"{remote.upstream.name} breaks off the list {operation.path} after {len(found)} entries"
                     raise UpstreamFailed(message, subject=operation.subject)
                 trace.decided("%s: %s does not answer this", operation.path, remote.upstream.name)
-                if page.certain:
+                if page.certain and self._is_its_own(origin):
                     self._lacking_since = remote.clock()
                 return None
             self._lacking_since = None
