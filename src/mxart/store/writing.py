@@ -35,8 +35,8 @@ from mxart.digest import Digest
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Tap
 from mxart.store.download import Download
-from mxart.store.files import WriteAt, place, remove, rest_of
-from mxart.store.locks import same_file, unlock
+from mxart.store.files import WriteAt, rest_of
+from mxart.store.keeping import Keeping
 from mxart.store.notes import Note
 from mxart.store.paths import StorePaths
 from mxart.store.recording import Recorder
@@ -55,8 +55,7 @@ _REHASH = 64 * 1024 * 1024  # read back in one visit to a thread
 class Writing:
     """`store.base.Sink`, and the task that drives it. The caller holds the lock on the partial file, if there is one.
 
-    `stored` says whether what has been written so far may stay on disk: false once the disk was
-    full, or where the partial file has lost its name.
+    `stored` as in Keeping.
     """
 
     def __init__(
@@ -64,15 +63,13 @@ class Writing:
     ) -> None:
         self._download = download
         self._file = download.file
-        self._paths = paths
+        self._keeping = Keeping(download, paths, stored=stored)
         self._threads = threads
-        self._stored = stored
         self._queue: list[bytes] = []
         self._queued = 0
         self._offset = self._file.written  # what the origin has delivered, queued or written
         self._found = self._offset  # what an earlier process has left
         self._rehashed = False
-        self._untold: list[Note] = []
         self._resting = False  # the storing task waits for the queue to fill
         self._hurry = False  # somebody waits for the queue to be empty
         self._ended = False  # the origin will deliver nothing more
@@ -110,9 +107,9 @@ class Writing:
         if notes.headers is None or notes.total != total:
             note = Note(total=total, headers=headers.items)
             notes.take(note)
-            self._untold.append(note)
+            self._keeping.note(note)
             if self._offset:
-                self._tell()
+                self._keeping.tell()
             self._work.unpark_all()
         self._download.begin(total, headers)
 
@@ -124,7 +121,7 @@ class Writing:
             self._wrong = f"upstream sent more than the {total} bytes it spoke of"
             raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
         self._offset += len(chunk)
-        if self._stored and self._file.written == 0 and not self._queue:
+        if self._keeping.stored and self._file.written == 0 and not self._queue:
             chunk = self._write_first(chunk)
             if self._offset != total:
                 await _give_way()  # it is sent now, not after the next pieces were received
@@ -151,7 +148,7 @@ class Writing:
 
     async def draw(self, tap: Tap) -> None:
         total = self._file.total
-        if total is None or not self._stored:
+        if total is None or not self._keeping.stored:
             return
         self._hurry = True
         self._work.unpark_all()
@@ -161,7 +158,7 @@ class Writing:
         finally:
             self._hurry = False
         more = True
-        while more and self._stored and self._offset < total:
+        while more and self._keeping.stored and self._offset < total:
             assert self._file.disk is not None
             # Not abandoned when cancelled: the descriptor stays in use until the thread is back, which is soon.
             drawn = await trio.to_thread.run_sync(
@@ -209,9 +206,9 @@ class Writing:
                     self._file.written,
                     self._file.total,
                     problem.message,
-                    "kept" if keep and self._stored else "removed",
+                    "kept" if keep and self._keeping.stored else "removed",
                 )
-            self._leave(keep)
+            self._keeping.leave(keep)
 
     async def _fetch(self) -> Problem | None:
         """Run origin and storing side by side until one of them ends. Returns what went wrong, if that is known."""
@@ -229,7 +226,7 @@ class Writing:
                     problem = UpstreamFailed(f"{self._download.digest}: {type(error).__name__}: {error}")
             self._ended = True
             self._work.unpark_all()
-            if problem is not None and not (self._stored and self._rehashed):
+            if problem is not None and not (self._keeping.stored and self._rehashed):
                 nursery.cancel_scope.cancel()  # else what has been delivered is written, to be resumed from there
             stopped = False
         if problem is None and (stopped or self._wrong is not None):
@@ -245,11 +242,11 @@ class Writing:
                 while not self._queue:
                     if self._ended:
                         return
-                    if self._untold:
+                    if self._keeping.untold:
                         # A file takes half a millisecond to make. First the reader of this process has its first byte.
                         await _give_way(lambda: self._ended)
                         if not self._ended:
-                            self._tell()
+                            self._keeping.tell()
                         continue
                     self._resting = True
                     self._space.unpark_all()
@@ -260,7 +257,7 @@ class Writing:
                         await self._work.park()
                 chunks, self._queue, self._queued = self._queue, [], 0
                 self._space.unpark_all()
-                if self._stored:
+                if self._keeping.stored:
                     await self._onto_disk(chunks)
                 else:
                     await self._into_memory(chunks)
@@ -296,7 +293,7 @@ class Writing:
             self._download.digest,
             error.strerror or error,
         )
-        self.forsake()
+        self._keeping.forsake()
 
     async def _into_memory(self, chunks: list[bytes]) -> None:
         """Past the end of the disk: no further ahead of the slowest reader than the window. Raises _NobodyReads."""
@@ -318,13 +315,6 @@ class Writing:
         if self._file.readers == 0:
             raise _NobodyReads("the disk is full and nobody reads it any more")
 
-    def forsake(self) -> None:
-        """Nothing of this will be stored: take the partial file's name away, which tells the other processes too."""
-        if self._stored:
-            self._stored = False
-            remove(self._paths.notes(self._download.digest))
-            remove(self._download.path)
-
     async def _judge(self, started: float) -> bool:
         """The origin has delivered all it has: if it is right, store it. Returns whether the partial file may stay."""
         file, digest = self._file, self._download.digest
@@ -335,54 +325,23 @@ class Writing:
         elif found != digest.hex:
             self._wrong = f"what upstream sent has the digest {digest.algorithm}:{found}"
         if self._wrong is not None:
-            if not self._untold:  # who has been told nothing finds the file gone, and starts again
-                self._tell(Note(broken=self._wrong))
+            if not self._keeping.untold:  # who has been told nothing finds the file gone, and starts again
+                self._keeping.tell(Note(broken=self._wrong))
             self._download.fail(UpstreamFailed(f"{digest}: {self._wrong}", subject="blob"))
             return False
         self._download.finish()
-        self._tell(Note(verified=True))
-        if not self._stored:
+        self._keeping.tell(Note(verified=True))
+        if not self._keeping.stored:
             return False
         # Readers have everything now; what follows keeps nobody waiting.
         try:
-            await trio.to_thread.run_sync(self._commit, limiter=self._threads)
+            await trio.to_thread.run_sync(self._keeping.commit, digest, limiter=self._threads)
         except OSError as error:
             log.warning("%s: verified, but cannot be stored: %s", digest, error)
             return False
         log.info("%s: stored, %d bytes in %.3f s", digest, file.written, time.monotonic() - started)
-        self._stored = False  # the partial file is no more
+        self._keeping.stored = False  # the partial file is no more
         return True
-
-    def _commit(self) -> None:
-        """In a thread: synced first, named afterwards."""
-        assert self._file.disk is not None
-        os.fsync(self._file.disk)
-        if not same_file(self._file.disk, self._download.path):
-            raise OSError("its partial file was removed by somebody else")
-        place(self._download.path, self._paths.blob(self._download.digest))
-        remove(self._paths.notes(self._download.digest))
-
-    def _tell(self, *more: Note) -> None:
-        """Notes for other processes. They do without where the disk is full: but for the head, then they are told
-        by `forsake`.
-        """
-        notes, self._untold = (*self._untold, *more), []
-        try:
-            if self._stored:
-                self._download.notes.append(*notes)
-        except OSError as error:
-            log.warning("%s: notes cannot be written: %s", self._download.digest, error)
-            if any(note.headers is not None for note in notes):
-                self.forsake()
-
-    def _leave(self, keep: bool) -> None:
-        if not keep:
-            self.forsake()
-        elif self._untold:
-            self._tell()
-        self._download.notes.close()
-        if self._file.disk is not None:
-            unlock(self._file.disk)
 
 
 async def _give_way(enough: Callable[[], bool] = lambda: False) -> None:
