@@ -78,6 +78,26 @@ def test_a_start_that_was_cut_short_is_done_again(tmp_path: Path) -> None:
     directory.close()
 
 
+def _start(folder: Path) -> None:
+    schema.prepare(folder / "access.sqlite")
+    directory = Directory(folder / "access.sqlite")
+    Management(directory, folder / "admin-password").make_administrator()
+    directory.close()
+
+
+def test_a_server_and_commands_that_start_at_once_make_one_administrator(tmp_path: Path) -> None:
+    """And the file holds the password that is in use."""
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with multiprocessing.get_context("fork").Pool(4) as pool:
+            pool.map(_start, [folder] * 4, chunksize=1)
+        directory = Directory(folder / "access.sqlite")
+        assert [user.name for user in directory.users()] == [ADMIN]
+        assert verify_password(directory.password(ADMIN), (folder / "admin-password").read_text().strip())
+        directory.close()
+
+
 def test_users_come_with_groups_and_go_with_their_tokens(world: World) -> None:
     world.directory.add_group("core")
     ann = world.manage.create_user("ann", PASSWORD, groups=["core"])

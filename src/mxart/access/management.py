@@ -16,8 +16,8 @@ from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, check_password, h
 from mxart.access.directory import Directory
 from mxart.access.people import UNBOUNDED, Ceiling, Kind, Token, User
 from mxart.access.rules import ADMINS
-from mxart.atomic import write_atomically
-from mxart.errors import BadRequest, ConfigError, NotFound
+from mxart.atomic import locked_directory, write_atomically
+from mxart.errors import BadRequest, ConfigError, NotFound, StorageFull
 
 ADMIN = "admin"
 """The user who is made at the first start."""
@@ -38,20 +38,28 @@ class Management:
         self._clock = clock
 
     def make_administrator(self) -> bool:
-        """The first administrator, unless that was done before; whether it was done now. Raises ConfigError."""
+        """The first administrator, unless that was done before; whether it was done now. Raises ConfigError.
+
+        Several processes may do so at once: a server that starts, and a command.
+        """
         if self._admin_password is None or self.directory.fact(_ADMIN_MADE):
             return False
-        if self.directory.user(ADMIN) is None:
-            password = secrets.token_urlsafe(18)
-            try:
-                write_atomically(self._admin_password, f"{password}\n".encode(), 0o600)
-            except OSError as error:
-                raise ConfigError(f"{self._admin_password}: cannot be written: {error.strerror}") from error
-            # Should we die here, it is done again: no password is in use that nobody can read.
-            self.directory.add_user(ADMIN, hash_password(password), self._clock())
-        self.directory.add_member(ADMINS, ADMIN)
-        self.directory.note(_ADMIN_MADE, str(int(self._clock())))
-        return True
+        try:
+            with locked_directory(self._admin_password.parent):
+                if self.directory.fact(_ADMIN_MADE):
+                    return False
+                if self.directory.user(ADMIN) is None:
+                    password = secrets.token_urlsafe(18)
+                    write_atomically(self._admin_password, f"{password}\n".encode(), 0o600)
+                    # Should we die here, it is done again: no password is in use that nobody can read.
+                    self.directory.add_user(ADMIN, hash_password(password), self._clock())
+                self.directory.add_member(ADMINS, ADMIN)
+                self.directory.note(_ADMIN_MADE, str(int(self._clock())))
+                return True
+        except OSError as error:
+            raise ConfigError(f"{self._admin_password}: cannot be written: {error.strerror}") from error
+        except StorageFull as problem:
+            raise ConfigError(problem.message) from problem
 
     def create_user(
         self, name: str, password: str | None = None, *, robot: bool = False, groups: Iterable[str] = ()

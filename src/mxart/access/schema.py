@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from mxart.atomic import locked_directory
 from mxart.errors import ConfigError
 
 APPLICATION_ID = 0x4D584143  # "MXAC"
@@ -74,13 +75,15 @@ def connect(path: Path, busy_seconds: float = 10.0) -> sqlite3.Connection:
 def prepare(path: Path) -> None:
     """Make the file, or bring an older one up to date; several processes may do so at once. Raises ConfigError."""
     try:
-        path.touch(mode=0o600, exist_ok=True)
-        path.chmod(0o600)
-        connection = connect(path)
-        try:
-            _migrate(connection, path)
-        finally:
-            connection.close()
+        # SQLite does not wait where several make a new file's log at once (PRAGMA journal_mode).
+        with locked_directory(path.parent):
+            path.touch(mode=0o600, exist_ok=True)
+            path.chmod(0o600)
+            connection = connect(path)
+            try:
+                _migrate(connection, path)
+            finally:
+                connection.close()
     except (sqlite3.Error, OSError) as error:
         raise ConfigError(
             f"{path}: the users cannot be read: {error}; restore the file from a backup, or move it away to begin "
