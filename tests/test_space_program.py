@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from functools import partial
 from pathlib import Path
@@ -97,6 +98,15 @@ async def test_a_cache_is_kept_to_its_size_and_what_went_is_fetched_again(tmp_pa
                 return sum(sizes) <= 500 * 1024 or None
 
             wait_until(small, "room in the cache", 30)
+            db = sqlite3.connect(server.data / "catalog.sqlite")
+            needs = db.execute("SELECT count(*) FROM links").fetchall()
+            lacks = db.execute(
+                "SELECT l.digest FROM links l JOIN files m ON m.id = l.file WHERE NOT EXISTS"
+                " (SELECT 1 FROM files f WHERE f.package = m.package AND f.digest = l.digest)"
+            ).fetchall()
+            db.close()
+            assert needs != [(0,)]
+            assert lacks == [], "what a kept manifest needs went"
             asked = len(registry.asked())
             for blob in images[0].blobs:
                 assert (await get(server.port, f"/v2/hub/team/tool/blobs/{blob.digest}")).body == blob.data

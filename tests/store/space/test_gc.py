@@ -305,6 +305,27 @@ async def test_a_clock_that_jumps_costs_the_grace_and_no_acknowledged_manifest(h
     assert house.on_disk() == len(kept)
 
 
+async def test_two_at_once_do_each_thing_once(house: Warehouse) -> None:
+    """Who leads is settled elsewhere; where both do (another machine's clock, a lost lock file) nothing breaks."""
+    kept = await house.push_image("latest")
+    for number in range(150):
+        await house.push_blob(f"unlinked {number}".encode())
+        await house.put(f"nameless {number}".encode())
+    reports: list[Report] = []
+
+    async def one() -> None:
+        reports.append(await trio.to_thread.run_sync(run, house))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(one)
+    assert sum(report.freed.files for report in reports) == 300
+    assert sum(report.names.get("own", Freed()).files for report in reports) == 150
+    assert house.on_disk() == len(kept)
+    house.check()
+    assert house.counted_right()
+
+
 # Killed
 
 _KILLED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,13 +51,24 @@ async def test_only_one_at_a_time(house: Warehouse) -> None:
         await run_round(structs.replace(task, only_evict=True))
 
 
-async def test_what_goes_wrong_is_told(house: Warehouse) -> None:
+async def test_what_goes_wrong_is_told(house: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Failed, match="nowhere"):
         await run_round(structs.replace(house.task(), generation=str(house.paths.data / "nowhere" / "g")))
     unknown = Member("other", "no such store", max_bytes=0)
     await house.push_image("1", repository="other")
     with pytest.raises(Failed, match="before it was done"):
         await run_round(structs.replace(house.task(), members=(unknown,)))
+    assert "KeyError: 'no such store'" in caplog.text
+
+
+async def test_what_it_has_to_say_is_in_the_log_of_who_started_it(
+    house: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sqlite3.connect(house.paths.catalog) as db:
+        db.execute("UPDATE usage SET bytes = bytes + 1")
+    db.close()
+    await run_round(house.task())
+    assert "counted wrongly" in caplog.text
 
 
 async def test_cancelled_it_ends_with_its_process(house: Warehouse) -> None:

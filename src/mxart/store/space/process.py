@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from subprocess import PIPE
 
 import msgspec
 import trio
 
-from mxart.store.space.round import Busy, Done, Ended, Failed, Line, Step
+from mxart.store.space.round import Busy, Done, Ended, Failed, Line, Said, Step
 from mxart.store.space.task import Report, Task, Tell, ignore_progress
+
+log = logging.getLogger(__name__)
 
 _lines: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _COMMAND = (sys.executable, "-m", "mxart.store.space.round")
@@ -20,12 +23,20 @@ async def run_round(task: Task, tell: Tell = ignore_progress) -> Report:
 
     Cancelled: the process is ended, which is harmless at any point.
     """
+    complaints = b""
     async with trio.open_nursery() as nursery:
 
         async def start(task_status: trio.TaskStatus[trio.Process]) -> None:
-            await trio.run_process(
-                _COMMAND, stdin=msgspec.json.encode(task), stdout=PIPE, check=False, task_status=task_status
+            nonlocal complaints
+            done = await trio.run_process(
+                _COMMAND,
+                stdin=msgspec.json.encode(task),
+                stdout=PIPE,
+                capture_stderr=True,
+                check=False,
+                task_status=task_status,
             )
+            complaints = done.stderr or b""
 
         process = await nursery.start(start)
         last = await _follow(process, tell)
@@ -37,6 +48,7 @@ async def run_round(task: Task, tell: Tell = ignore_progress) -> Report:
         case Ended():
             raise Failed(last.error)
         case _:
+            log.error("the end of a process that gave space back: %s", complaints.decode(errors="replace").strip())
             raise Failed(f"its process ended with {process.returncode} before it was done")
 
 
@@ -51,4 +63,6 @@ async def _follow(process: trio.Process, tell: Tell) -> Line | None:
                 last = _lines.decode(line)
                 if isinstance(last, Step):
                     tell(last.done, last.total, last.what)
+                elif isinstance(last, Said):
+                    log.log(last.level, "%s", last.text)
     return last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sqlite3
@@ -152,14 +153,22 @@ class Ended(msgspec.Struct, tag="ended"):
     busy: bool
 
 
-Line = Step | Done | Ended
-"""What a process says on its standard output, a line of JSON each; the last one is no Step."""
+class Said(msgspec.Struct, tag="said"):
+    """For the log."""
+
+    level: int
+    text: str
+
+
+Line = Step | Said | Done | Ended
+"""What a process says on its standard output, a line of JSON each; the last one is how it ended."""
 
 
 def main() -> None:
     """A process of its own for one round: the task as JSON on standard input, lines on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a terminal's Ctrl-C comes here, too: no word is wanted
     be_nice()
+    logging.basicConfig(level=logging.INFO, handlers=[_Telling()])
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
     last = 0.0
 
@@ -173,6 +182,13 @@ def main() -> None:
         _say(Done(once(task, tell, Breaths())))
     except MxartError as error:
         _say(Ended(str(error), isinstance(error, Busy)))
+
+
+class _Telling(logging.Handler):
+    """Hands the log on to who started this process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(Said(record.levelno, record.getMessage()))
 
 
 def _say(what: Line) -> None:
