@@ -13,7 +13,7 @@ import trio.testing
 from kit.bodies import GivenBody
 from kit.store import OneStore, change_file, some_bytes
 from mxart.digest import Digest
-from mxart.errors import Disconnected, TooLarge
+from mxart.errors import Disconnected, TooLarge, UpstreamUnavailable
 from mxart.store.base import DigestMismatch, UploadBusy, UploadUnknown
 from mxart.store.paths import SPARE
 from mxart.store.uploads import DiskUploads
@@ -214,3 +214,24 @@ async def test_an_upload_that_is_given_up_frees_its_bytes_at_once(tmp_path: Path
         with pytest.raises(UploadUnknown):
             await upload.receive(GivenBody(b"more"), None)
     assert store.uploads.find(name) is None
+
+
+async def test_a_flood_of_uploads_ends_at_a_limit_and_goes_on_when_some_are_over(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    here, there = (DiskUploads(store.paths, most=250) for _ in range(2))
+    names: list[str] = []
+
+    async def flood() -> None:
+        while len(names) < 1000:
+            for uploads in (here, there):
+                begun = await uploads.begin("local", "team/app", "ann")
+                names.append(begun.id)
+
+    with pytest.raises(UpstreamUnavailable, match="give them up"):
+        await flood()
+    assert 250 <= len(names) <= 350  # the other worker's are counted now and then
+    for name in names[100:]:
+        async with store.uploads.open(name) as upload:
+            await upload.discard()
+    await here.begin("local", "team/app", "ann")
+    await there.begin("local", "team/app", "ann")

@@ -186,7 +186,11 @@ class Uploads(Protocol):
     """The uploads under way in one store, for all repositories in it. They outlive the process and expire unused."""
 
     async def begin(self, repository: str, package: str, owner: str, algorithm: str = "sha256") -> UploadState:
-        """A new, empty one. Raises StorageFull. Cancelled: there may be one that nobody knows, which expires."""
+        """A new, empty one.
+
+        Raises StorageFull, and UpstreamUnavailable where absurdly many are under way.  Cancelled: there may be one that
+        nobody knows, which expires.
+        """
         ...
 
     def find(self, name: str) -> UploadState | None:

@@ -30,11 +30,12 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
+from mxart.errors import UpstreamUnavailable
 from mxart.store.base import UploadBusy, UploadState, UploadUnknown
 from mxart.store.files import WriteAt, as_problem, remove, write_at
 from mxart.store.hash_state import new_hash
 from mxart.store.locks import same_file, try_lock
-from mxart.store.paths import StorePaths
+from mxart.store.paths import STATE, StorePaths
 from mxart.store.uploads_file import UploadFile
 from mxart.store.uploads_open import DiskUpload, Threads
 from mxart.store.uploads_state import Identity, read_checkpoint, read_identity, write_identity
@@ -45,24 +46,54 @@ _FIRST_PAUSE = 0.002  # seconds between looks whether an upload is free ...
 _LONGEST_PAUSE = 0.05
 _BUSY_SECONDS = 1.0  # ... until it is called busy
 _SPARES = 64  # state files kept for the next uploads
+_MOST = 10_000  # uploads under way in a store: a flood of them must not fill the disk with empty files
+_COUNTED = 100  # begun between two counts of what is there
 
 
 class DiskUploads:
     """`Uploads` (store.base) in a directory of this machine. One per store and worker."""
 
-    def __init__(self, paths: StorePaths, write: WriteAt = write_at, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+    def __init__(
+        self,
+        paths: StorePaths,
+        write: WriteAt = write_at,
+        *,
+        busy_seconds: float = _BUSY_SECONDS,
+        most: int = _MOST,
+    ) -> None:
+        """`most`: about how many may be under way; each worker counts its own exactly, and others' now and then."""
         self._paths = paths
+        self._most = most
+        self._there = 0  # when they were counted
+        self._begun = _COUNTED  # since then
         self._write_at = write
         self._busy_seconds = busy_seconds
         self._threads = Threads()
         self._spares: list[str] = []  # of this worker; housekeeping may take them away
 
     async def begin(self, repository: str, package: str, owner: str, algorithm: str = "sha256") -> UploadState:
+        if self._begun >= min(_COUNTED, self._most - self._there):
+            self._there = await trio.to_thread.run_sync(self._count, limiter=self._threads.naming)
+            self._begun = 0
+        if self._there >= self._most:
+            raise UpstreamUnavailable(
+                f"{self._there} uploads are under way here, more than may be: finish them, or give them up",
+                subject="upload",
+                retry_after=60.0,
+            )
+        self._begun += 1
         name = self._paths.new_upload()
         identity = Identity(repository, package, owner, algorithm, time.time())
         # Not abandoned when cancelled: the thread finishes.
         await trio.to_thread.run_sync(self._begin, name, identity, limiter=self._threads.naming)
         return _state_of(name, identity, 0)
+
+    def _count(self) -> int:
+        """How many uploads there are, whoever began them. Raises a Problem."""
+        try:
+            return sum(entry.name.endswith(STATE) for entry in os.scandir(self._paths.uploads))
+        except OSError as error:
+            raise as_problem(error, "the uploads") from error
 
     def _begin(self, name: str, identity: Identity) -> None:
         path = self._paths.upload(name)
