@@ -134,7 +134,7 @@ Steps = st.lists(
 
 
 @given(steps=Steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_the_running_count_is_right_after_anything(steps: list[tuple[str, str, str, int]]) -> None:
     import tempfile
 

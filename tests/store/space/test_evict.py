@@ -166,7 +166,7 @@ Cached = st.lists(
 
 
 @given(files=Cached, max_bytes=st.integers(0, 2000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_never_what_a_kept_manifest_needs_and_never_more_than_need_be(
     files: list[tuple[int, int, frozenset[int], bool]], max_bytes: int
 ) -> None:

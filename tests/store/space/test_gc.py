@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from msgspec import structs
 
 from kit.space import DAY, NOW, OLD, OWN, Warehouse
 from kit.store import small_file_system
@@ -128,6 +129,23 @@ async def test_each_store_is_for_its_own_repositories(tmp_path: Path) -> None:
     assert not any(house.has(digest, "default") for digest in copies)
     assert report.blobs["default"].files == 3
     assert report.blobs["second"] == Freed()
+    house.check()
+    house.close()
+
+
+async def test_files_of_a_repository_that_was_given_another_store_wait_until_they_are_moved(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    house = Warehouse(data, (OWN,), ("default", "big"))
+    image = await house.push_image("1")
+    house.close()
+    house = Warehouse(data, (structs.replace(OWN, store="big"),), ("default", "big"))
+    assert run(house, dry_run=True).freed == Freed()
+    assert run(house).freed == Freed()
+    for digest in image:
+        await house.put(await house.blobs["default"].read(digest, 9999) or b"", store="big")
+    assert run(house, dry_run=True).freed.files == 3
+    assert run(house).freed.files == 3
+    assert all(house.has(digest, "big") for digest in image)
     house.check()
     house.close()
 
@@ -285,7 +303,7 @@ async def test_bytes_that_arrive_between_looking_and_removing_are_put_back(house
         if third:
             trio.from_thread.run(house.put, b"arrives again")
 
-    shelves = Shelves("default", place, late)
+    shelves = Shelves("default", house.places, late)
     with house.ledger() as ledger:
         ledger.look_around(["default"])
         swept = await trio.to_thread.run_sync(shelves.sweep, ledger, [Loose(layer, 13)], NOW - DAY)

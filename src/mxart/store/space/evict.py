@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mxart.digest import Digest
-from mxart.store.paths import StorePaths
 from mxart.store.space.ledger import BATCH, Ledger
 from mxart.store.space.sweep import BATCH as SWEEP_BATCH
 from mxart.store.space.sweep import Loose, Shelves
@@ -86,7 +85,7 @@ def evict(
     if task.dry_run:
         report.evicted[member.name] = Freed(0, held.bytes - target)
         return
-    shelves = Shelves(member.store, StorePaths(task.root(member.store)))
+    shelves = Shelves(member.store, task.places())
     evicted = report.evicted.setdefault(member.name, Freed())
     blobs = report.blobs.setdefault(member.store, Freed())
     excess = held.bytes - target

@@ -11,7 +11,6 @@ import logging
 import sqlite3
 import time
 
-from mxart.store.paths import StorePaths
 from mxart.store.space.ledger import BATCH, Ledger, is_full
 from mxart.store.space.sweep import BATCH as SWEEP_BATCH
 from mxart.store.space.sweep import Loose, Shelves
@@ -78,7 +77,8 @@ def _mark(task: Task, ledger: Ledger, before: float, report: Report, tell: Tell,
 def _sweep(
     task: Task, ledger: Ledger, before: float, condemned: set[int], report: Report, tell: Tell, pause: Pause
 ) -> None:
-    shelves = [Shelves(name, StorePaths(task.root(name))) for name in task.stores]
+    places = task.places()
+    shelves = [Shelves(name, places) for name in places]
     folders = [(shelf, folder) for shelf in shelves for folder in shelf.folders()]
     for number, (shelf, folder) in enumerate(folders):
         freed = report.blobs.setdefault(shelf.name, Freed())
@@ -86,7 +86,13 @@ def _sweep(
         found = shelf.digests(folder)
         pause("listed")
         named = ledger.named(shelf.name, folder, _after(folder), condemned)
-        loose = [file for digest in found if str(digest) not in named and (file := shelf.loose(digest, before))]
+        loose = [
+            file
+            for digest in found
+            if str(digest) not in named
+            and (file := shelf.loose(digest, before)) is not None
+            and not shelf.is_missed(ledger, digest)
+        ]
         pause("compared")
         for start in range(0, len(loose), SWEEP_BATCH):
             batch: list[Loose] = loose[start : start + SWEEP_BATCH]

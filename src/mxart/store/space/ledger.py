@@ -54,6 +54,10 @@ _FORGET_EMPTY = """
 _KEPT_BY = """
     SELECT 1 FROM files f WHERE f.digest = ? AND f.repository NOT IN (SELECT repository FROM elsewhere WHERE store = ?)
     LIMIT 1"""
+_ELSEWHERE = """
+    SELECT DISTINCT r.name FROM files f JOIN elsewhere e ON e.repository = f.repository
+                                        JOIN repositories r ON r.id = f.repository
+    WHERE e.store = ? AND f.digest = ?"""
 # The true numbers of each repository, where the running ones are others.
 _MISCOUNTED = """
     WITH held AS (SELECT repository, max(size) AS size FROM files GROUP BY repository, digest)
@@ -201,6 +205,11 @@ class Ledger:
     def is_named(self, store: str, digest: str) -> bool:
         """Within a transaction: whether any row names this file in this store."""
         return bool(self._db.execute(_KEPT_BY, (digest, store)).fetchall())
+
+    def elsewhere(self, store: str, digest: str) -> set[str]:
+        """The other stores in which repositories have such a file, by what rows say."""
+        rows = self._db.execute(_ELSEWHERE, (store, digest)).fetchall()
+        return {self._members[name].store for (name,) in rows}
 
     # Transactions
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mxart.digest import Digest
@@ -33,9 +33,15 @@ class Loose:
 class Shelves:
     """The files of one store."""
 
-    def __init__(self, name: str, paths: StorePaths, rename: Callable[[str, str], None] = os.rename) -> None:
+    def __init__(
+        self,
+        name: str,
+        stores: Mapping[str, StorePaths],
+        rename: Callable[[str, str], None] = os.rename,
+    ) -> None:
         self.name = name
-        self._paths = paths
+        self._stores = stores
+        self._paths = stores[name]
         self._rename = rename  # a test has others come in between
 
     def folders(self) -> Iterator[str]:
@@ -62,6 +68,13 @@ class Shelves:
             return None
         return Loose(digest, found.st_size) if found.st_mtime < before else None
 
+    def is_missed(self, ledger: Ledger, digest: Digest) -> bool:
+        """Whether a repository of another store should have it there, and has not: somebody gave it another store, and
+        has not moved the files yet.
+        """
+        others = (self._stores.get(store) for store in ledger.elsewhere(self.name, str(digest)))
+        return any(other is not None and not os.path.exists(other.blob(digest)) for other in others)
+
     def is_young(self, digest: Digest, before: float) -> bool:
         """Whether the file is there and has not come before a time."""
         try:
@@ -77,7 +90,7 @@ class Shelves:
         moved: list[tuple[Loose, str]] = []
         with ledger.writing():
             for file in files:
-                if ledger.is_named(self.name, str(file.digest)):
+                if ledger.is_named(self.name, str(file.digest)) or self.is_missed(ledger, file.digest):
                     continue
                 scratch = self._paths.scratch()
                 if self._take_away(file.digest, scratch, before):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mxart.config import Retention
+from mxart.store.paths import StorePaths
 
 Tell = Callable[[int, int | None, str], None]
 """How far it is: how much is done, of how much (None: nobody knows), and what it is. Called often; cheap."""
@@ -42,9 +43,9 @@ class Task(msgspec.Struct, frozen=True):
     dry_run: bool = False
     only_evict: bool = False
 
-    def root(self, store: str) -> Path:
-        """The root folder of a store."""
-        return Path(self.stores[store])
+    def places(self) -> dict[str, StorePaths]:
+        """Where the stores are."""
+        return {name: StorePaths(Path(root)) for name, root in self.stores.items()}
 
 
 class Freed(msgspec.Struct):
