@@ -54,7 +54,7 @@ def _add(server: Mxart, name: str, *options: str) -> None:
     mxart_command(server, "user", "add", name, "--password-stdin", *options, stdin=f"{name}-and-her-password\n")
 
 
-@pytest.mark.parametrize("client", ["skopeo", "podman", "ctr", "dockerd"], indirect=True)
+@pytest.mark.parametrize("client", ["podman", "ctr", "dockerd"], indirect=True)
 def test_a_token_is_a_password_until_it_is_revoked(
     client: Make, server: Mxart, pushed: str, images: Images, here: World, room: Path
 ) -> None:
