@@ -298,6 +298,26 @@ async def test_an_upstreams_challenge_sends_nobodys_password_for_us_to_its_realm
     response, answer = await world.ask(f"/v2/docker.io/library/a/blobs/{SUM}")
     assert (response.status, challenge(response)) == (403, "")
     assert "by its own host name" in str(answer)
+    # Whoever has logged in here has a client that would show his password for us there.
+    signed = await world.token(
+        basic("ann", PASSWORD), scope="repository:library/a:pull", service="docker.io", host="registry-1.docker.io"
+    )
+    for shown in (basic("ann", PASSWORD), bearer(signed)):
+        response, _ = await world.ask(f"/v2/library/a/blobs/{SUM}", shown, host="registry-1.docker.io")
+        assert (response.status, challenge(response)) == (403, "")
+
+
+async def test_by_host_neither_where_users_of_ours_log_in_there(tmp_path: Path) -> None:
+    hub = '[repository.hub]\nformat = "oci"\nkind = "proxy"\nupstream = "https://a.test"\nrelay = "denied"\n'
+    mine = '[repository.mine]\nformat = "oci"\nkind = "local"\n'
+    both = '[repository.all]\nformat = "oci"\nkind = "group"\nmembers = ["mine", "hub"]\nhosts = ["all.test"]\n'
+    for publish, status in (("", 401), ('publish_to = "mine"\n', 403)):
+        folder = tmp_path / str(status)
+        folder.mkdir()
+        site = Site(folder, hub + mine + both + publish)
+        site.repositories["all"].raising = Unauthorized("a login", headers=(("www-authenticate", "Basic realm=x"),))
+        response, _ = await site.ask(APP, host="all.test")
+        assert response.status == status
 
 
 async def test_by_path_too_where_nobody_of_ours_ever_logs_in(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ class Gate:
                 at.changes = False  # it is noted
             form = self._format(request, at)
             if at.word is None:
-                problem = self._reception.told(problem, request, at.to, form.name if form is not None else "")
+                name = form.name if form is not None else ""
+                problem = self._reception.told(problem, request, at.to, name, at.identity)
         return self._word(problem, request, at)
 
     def _refuse_loop(self, came_by: tuple[str, ...], request: Request) -> None:

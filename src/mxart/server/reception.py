@@ -1,9 +1,9 @@
 """Who comes in, what they are told if they may not, and what is noted of it: all of it for one worker.
 
-The credentials that an upstream is shown are only ever somebody else's.  Its challenge is passed on where the client
-means that upstream, by its host name or by `ns`.  By path it is one of our own doors that the client has knocked at:
-where users of ours log in at that door, an upstream's challenge would have clients send their passwords for us to the
-upstream's realm, so they are refused instead; where nobody of ours ever does, it is passed on.
+The credentials that an upstream is shown are only ever somebody else's.  Its challenge is passed on where it can lead
+to nothing but a login there: by `ns`, where the client means that upstream; by host or path, where no user of ours ever
+logs in at that door.  Where some do, their clients would answer an upstream's challenge with their passwords for us, so
+they are refused instead; and so is whoever has logged in here already.
 """
 
 from __future__ import annotations
@@ -60,12 +60,15 @@ class Reception:
             raise LoginWanted("log in, or ask for a token as nobody", Denied("read", to.repository, ""))
         return False
 
-    def told(self, problem: Problem, request: Request, to: ToRepository | None, form: str) -> Problem:
+    def told(
+        self, problem: Problem, request: Request, to: ToRepository | None, form: str, who: Identity | None = None
+    ) -> Problem:
         """A refusal as the client is to see it: with the challenge that it understands. `form` is the format's name."""
         if not isinstance(problem, Unauthorized):
             return problem
         if any(name == _FIELD for name, _ in problem.headers):
-            if to is None or to.by != "path" or not self._doors.by_path:
+            is_user = who is not None and bool(who.caller.name)
+            if to is None or not (is_user or (to.by != "ns" and self._doors.ask(to))):
                 return problem
             message = (
                 f"{problem.message}; its login is not taken here: pull by its own host name, or give the repository"
