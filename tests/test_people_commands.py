@@ -144,7 +144,8 @@ def test_check_says_what_somebody_may_and_which_rule_decides(office: Office) -> 
     office.run("check", "--as", "ann", "read", "oci", "secret/x")
     office.run("check", "--as", "ann", "delete", "oci", "secret/x", code=1)
     office.run("check", "--as", "admin", "delete", "oci", "secret/x")
-    assert "repository as a whole" in office.run("check", "--as", "admin", "manage", "oci")
+    assert "manage the whole in oci" in office.run("check", "--as", "admin", "manage", "oci")
+    assert "manage the whole in the server" in office.run("check", "--as", "ann", "manage", "*", code=1)
     made = office.run("token", "create", "--user", "ann", "--name", "x", "--action", "publish").strip()
     number = made.split("_")[1]
     said = office.run("check", "--as", "ann", "--token", number, "read", "oci", "secret/x", code=1)

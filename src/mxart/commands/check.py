@@ -93,8 +93,9 @@ def _may(options: Options, user: str, token: str, question: tuple[str, ...]) -> 
         config = options.load()
     except ConfigError as error:
         raise UserError(str(error)) from None
-    if repository not in config.repositories:
-        raise UserError(f"there is no repository {repository}; there are {', '.join(config.repositories)}")
+    if repository not in config.repositories and repository != "*":
+        known = ", ".join(config.repositories)
+        raise UserError(f'there is no repository {repository}; there are {known}, and "*" is the server itself')
     principal: Principal | str = NOBODY
     if user != EVERYBODY:
         if not DataPaths(config.data).access.exists():
@@ -104,7 +105,7 @@ def _may(options: Options, user: str, token: str, question: tuple[str, ...]) -> 
     if isinstance(principal, str):
         raise UserError(principal)
     decision = Access(rules_of(config)).decide(principal, action, repository, path)
-    what = f"{action} {path or 'the repository as a whole'} in {repository}"
+    what = f"{action} {path or 'the whole'} in {'the server' if repository == '*' else repository}"
     click.echo(f"{'yes' if decision.allowed else 'no'}: {user} {'may' if decision.allowed else 'may not'} {what}")
     click.echo(f"because: {decision.why}")
     return 0 if decision.allowed else 1
