@@ -33,7 +33,6 @@ from bench.harness import (
     proxy_of,
     through,
     touch,
-    workers_of,
 )
 from bench.link import FAR, gigabit
 from kit.netns import world
@@ -85,5 +84,5 @@ def _measure(bench: Bench, files: Content, link: str, host: str, within: Sequenc
 
 def _processor(server: Mxart) -> float:
     """Seconds that the workers' threads have run (schedstat counts nanoseconds)."""
-    tasks = [task for pid in workers_of(server) for task in Path(f"/proc/{pid}/task").iterdir()]
+    tasks = [task for pid in server.workers() for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
-from bench.harness import Bench, Row, compare, server_certificate, workers_of
+from bench.harness import Bench, Row, compare, server_certificate
 from kit.servers import Service, free_port, nginx, program
 
 _VERSIONS = {"TLS 1.3": "-tls1_3", "TLS 1.2": "-tls1_2"}
@@ -57,7 +57,7 @@ def run(bench: Bench) -> list[Row]:
                         bench,
                         f"{name} handshakes, full, no request, {processes}",
                         option,
-                        ours=(server.port, workers_of(server)),
+                        ours=(server.port, server.workers()),
                         theirs=(port, _children(service.pid)),
                     )
     return rows

@@ -333,12 +333,6 @@ def _load(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def workers_of(server: Mxart) -> list[int]:
-    """The processes that serve: the children of the one started, or itself if it has none."""
-    listing = Path(f"/proc/{server.service.pid}/task/{server.service.pid}/children").read_text()
-    return [int(pid) for pid in listing.split()] or [server.service.pid]
-
-
 def resident(pid: int) -> int:
     """Bytes of a process in memory (VmRSS)."""
     match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.harness import MIB, Bench, Content, Row, content, download, origin, proxy_of, resident, through, workers_of
+from bench.harness import MIB, Bench, Content, Row, content, download, origin, proxy_of, resident, through
 
 
 def run(bench: Bench) -> list[Row]:
@@ -32,10 +32,10 @@ def run(bench: Bench) -> list[Row]:
 def _readers(bench: Bench, files: Content, upstream: str, readers: int, *, tls: bool) -> tuple[int, int]:
     """The largest worker's memory when idle, and what the readers add to it."""
     with bench.ours(proxy_of(upstream), workers=2, tls=tls) as server:
-        idle = max(resident(pid) for pid in workers_of(server))
+        idle = max(resident(pid) for pid in server.workers())
         url = through(server, files.blob)
         download(url, files.blob_bytes)
-        before = {pid: resident(pid) for pid in workers_of(server)}
+        before = {pid: resident(pid) for pid in server.workers()}
         script = Path(__file__).with_name("slow_readers.py")
         command = [sys.executable, script, url, str(readers), "1000000", "3" if bench.quick else "10"]
         reading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

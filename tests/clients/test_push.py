@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +16,7 @@ from kit.clients import CLIENTS, Buildah, Ctr, Dockerd, Make, Podman, Skopeo, cl
 from kit.netns import World
 from kit.pushes import OWN, admin_password, as_folder, beside_hub, media_types
 from kit.registry import Images, Registry
-from kit.servers import Mxart, mxart, program
+from kit.servers import Mxart, mxart, program, wait_until
 
 every_client = pytest.mark.parametrize("client", [*CLIENTS, "buildah"], indirect=True)
 
@@ -207,6 +210,28 @@ def test_several_push_the_same_image_to_the_same_tag_at_once(
         assert set(pool.map(push, range(len(pushers)))) == {images.index.digest}
     assert skopeo.pull_all(target) == images.index.data
     assert all(skopeo.kept(blob) for image in (images.amd64, images.arm64) for blob in (*image.blobs, image.manifest))
+
+
+def test_docker_pushes_on_when_workers_are_killed_in_the_middle_of_a_layer(
+    server: Mxart, here: World, room: Path
+) -> None:
+    """The supervisor starts others, the engine tries again, and what is stored is right."""
+    uploads = server.data / "store" / "uploads"
+    target = f"{server.address}/team/noise:1"
+
+    def half_a_layer() -> bool:
+        return any(file.stat().st_size > 4 << 20 for file in uploads.glob("*") if not file.suffix)
+
+    with closing(Dockerd(room / "docker", here)) as docker, ThreadPoolExecutor() as pool:
+        docker.login(server.address, "admin", admin_password(server))
+        built = docker.build({"noise": random.Random(4).randbytes(48 << 20)}, "localhost/noise")
+        pushing = pool.submit(docker.push, "localhost/noise", target)
+        wait_until(half_a_layer, "half a layer")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGKILL)
+        pushing.result()
+        docker.run(*docker._base, "rmi", "localhost/noise", target)
+        assert docker.pull(target) == built
 
 
 def test_pushes_survive_a_restart(images: Images, here: World, room: Path) -> None:

@@ -209,6 +209,11 @@ class Mxart:
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
 
+    def workers(self) -> list[int]:
+        """The processes that serve: the children of the one started, or itself if it has none."""
+        listing = Path(f"/proc/{self.service.pid}/task/{self.service.pid}/children").read_text()
+        return [int(pid) for pid in listing.split()] or [self.service.pid]
+
     @property
     def ca(self) -> Path:
         """The certificate of the program's own CA."""
