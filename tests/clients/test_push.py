@@ -140,6 +140,27 @@ def test_what_docker_builds_podman_runs(server: Mxart, images: Images, here: Wor
         assert podman.execute(target, "/bin/cat", "/etc/hello") == "built\n"
 
 
+def test_docker_makes_a_list_of_images_and_podman_finds_it(
+    server: Mxart, skopeo: Skopeo, images: Images, here: World, room: Path
+) -> None:
+    """Mounting the images from where they are; podman searches in the catalog, and lists tags."""
+    name = f"{server.address}/team/app"
+    skopeo.copy(as_folder(room / "laid", images.docker.manifest, images.docker), f"docker://{name}:1")
+    with closing(Dockerd(room / "docker", here)) as docker:
+        docker.login(server.address, "admin", admin_password(server))
+        made = f"{server.address}/team/list:1"
+        docker.run(*docker._base, "manifest", "create", "--insecure", made, f"{name}:1")
+        docker.run(*docker._base, "manifest", "push", "--insecure", made)
+    (entry,) = json.loads(skopeo.raw_manifest(made))["manifests"]
+    assert entry["digest"] == images.docker.manifest.digest
+    with closing(Podman(room / "podman", here, options=_PLAIN)) as podman:
+        search = [*podman._base, "search", "--tls-verify=false"]
+        found = podman.run(*search, "--format", "{{.Name}}", f"{server.address}/team").decode().split()
+        assert found == [name, f"{server.address}/team/list"]
+        listed = podman.run(*search, "--list-tags", name).decode().splitlines()[1:]
+        assert [line.split() for line in listed] == [[name, "1"]]
+
+
 def test_what_buildah_builds_for_two_platforms(server: Mxart, skopeo: Skopeo, here: World, room: Path) -> None:
     with closing(Buildah(room / "buildah", here, options=_PLAIN)) as buildah:
         buildah.login(server.address, "admin", admin_password(server))
