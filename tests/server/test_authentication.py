@@ -288,6 +288,32 @@ async def test_ours_are_never_shown_to_an_upstream(world: World) -> None:
     assert {caller.authorization for caller in world.repositories["hub"].callers} == {""}
 
 
+async def test_what_was_meant_for_us_and_mistyped_is_never_shown_to_an_upstream(world: World) -> None:
+    _, text = world.manage.create_token("ann", "ci")
+    login = world.manage.create_login("ann", "docker")
+    mistyped = [
+        basic(text, ""),  # a token as the user's name, as other servers have it
+        basic(text, "x-oauth-basic"),
+        basic("hubuser", f"{text}\n"),
+        basic("hubuser", f" {text}"),
+        basic("hubuser", login),
+        basic("Ann", PASSWORD),
+        basic(" ann ", PASSWORD),
+        basic("ANN", "her hub password"),
+        bearer(f"token={text}"),
+        bearer(f'"{text}"'),
+        bearer(login),
+    ]
+    for shown in mistyped:
+        for host in ("registry-1.docker.io", "quay.io"):
+            assert await world.status(f"/v2/library/a/blobs/{SUM}", shown, host=host) == 401
+            world.now += 30
+    assert world.repositories["hub"].callers == []
+    raw = "".join(str(entry) for entry in world.audited())
+    assert text.rpartition("_")[2] not in raw
+    assert PASSWORD not in raw
+
+
 async def test_an_upstreams_challenge_sends_nobodys_password_for_us_to_its_realm(world: World) -> None:
     theirs = 'Bearer realm="https://auth.docker.io/token"'
     world.repositories["hub"].raising = Unauthorized("hub wants a login", headers=(("www-authenticate", theirs),))
@@ -436,6 +462,14 @@ async def test_strangers_do_not_fill_the_memory(world: World) -> None:
         await world.status(f"/v2/docker.io/a/blobs/{SUM}", basic(f"{number}", "x" * 50_000))
     kept = sum(len(key) for key in world.authenticator._known if isinstance(key, str))
     assert kept < 50_000
+
+
+async def test_a_stranger_with_many_tokens_fills_no_memory(world: World) -> None:
+    signed = [await world.token(scope="repository:app:pull") for _ in range(3)]
+    for shown in signed:
+        assert await world.status(APP, bearer(shown)) == 404
+    kept = {id(identity.caller.grants) for identity in world.authenticator._known.values()}
+    assert len(kept) == 1  # what was decided for nobody in particular is remembered once
 
 
 odd = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60)

@@ -11,6 +11,7 @@ import trio.testing
 from kit.access import SUM, Site, basic, bearer
 from mxart.errors import TooManyRequests
 from mxart.message import Peer
+from mxart.server import passwords
 from mxart.server.guesses import DELAY, Guesses
 from mxart.server.rates import RateTable
 
@@ -93,6 +94,36 @@ async def test_a_server_slows_guesses_down_and_lets_the_owner_in(
     assert (await site.ask(APP, bearer(text), peer=attacker))[0].status == 404
     site.now += 10
     assert (await site.ask(APP, basic("ann", PASSWORD), peer=attacker))[0].status == 404
+
+
+async def test_guesses_that_are_sent_at_once_are_counted_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    verify = passwords.verify_password
+
+    def counting(kept: str, password: str) -> bool:
+        asked.append(password)
+        return verify(kept, password)
+
+    monkeypatch.setattr(passwords, "verify_password", counting)
+    site = Site(tmp_path, CONFIG)
+    site.manage.create_user("ann", PASSWORD)
+    statuses: list[int] = []
+
+    async def guess(number: int) -> None:
+        statuses.append((await site.ask(APP, basic("ann", f"guess {number}")))[0].status)
+
+    for _ in range(2):
+        statuses.clear()
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(guess, number + len(asked) * 100)
+        # What is looked at when the last one is counted, is looked at to its end: two at a time.
+        assert statuses.count(401) <= 9
+        site.now += 10
+    assert len(asked) <= 12
+    assert set(statuses) == {401, 429}
 
 
 async def test_the_same_wrong_password_again_is_one_guess(tmp_path: Path) -> None:

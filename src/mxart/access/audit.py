@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from mxart.access.credentials import without_secrets
 from mxart.atomic import locked_directory
 from mxart.errors import ConfigError
 
@@ -135,8 +136,8 @@ class Audit:
 
 
 def _fit(text: str) -> str:
-    """A stranger's text: not endless, and nothing that JSON cannot hold."""
-    return text[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    """A stranger's text: not endless, nothing that JSON cannot hold, and no token that was put where a name belongs."""
+    return without_secrets(text[:_MAX_TEXT]).encode("utf-8", "backslashreplace").decode()
 
 
 def _backwards(path: Path) -> Iterator[bytes]:

@@ -24,6 +24,7 @@ API_PREFIX, LOGIN_PREFIX = "mxt", "mxr"
 MIN_PASSWORD, MAX_PASSWORD = 8, 1024
 
 _TOKEN = re.compile(r"(mxt|mxr)_([0-9a-f]{12})_([0-9a-f]{48})\Z")
+_SECRET = re.compile(r"(?i:(mx[tr]_[0-9a-f]{12}_)[0-9a-f]+)")
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +96,16 @@ def parse_token(text: str) -> ShownToken | None:
     """A token of ours, by its looks; None for anything else."""
     match = _TOKEN.match(text)
     return ShownToken(match[1], match[2], match[3]) if match is not None else None
+
+
+def holds_token(text: str) -> bool:
+    """Whether a token of ours is anywhere in it: shown in the wrong place, with quotes around it, cut short."""
+    return _SECRET.search(text) is not None
+
+
+def without_secrets(text: str) -> str:
+    """The same, for a log: of tokens of ours only their numbers."""
+    return _SECRET.sub(r"\1...", text) if "_" in text else text
 
 
 def _hash(secret: str) -> bytes:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from mxart.access.base import WrongCredentials
-from mxart.access.control import Access, Principal
-from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, parse_token
+from mxart.access.control import NOBODY, Access, Principal
+from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, holds_token, parse_token
 from mxart.access.directory import Directory
 from mxart.access.people import UNBOUNDED, Token, User
 from mxart.message import Headers, Request
@@ -139,6 +139,14 @@ class Authenticator:
         return self._remember(text, text, found or self._foreign(caller), before)
 
     def _foreign(self, caller: Caller) -> Identity:
+        """Raises WrongCredentials for what was meant for us: an upstream would read it."""
+        text = caller.authorization
+        if caller.scheme == "basic":
+            user, password = _decoded(text)
+            if not user and not password:
+                return replace(self._nobody, foreign=True)  # nobody can read it, and whose it is
+            text = f"{user}:{password}"
+        _refuse_token_in(text)
         return replace(
             self._nobody, caller=replace(self._nobody.caller, authorization=caller.authorization), foreign=True
         )
@@ -157,10 +165,11 @@ class Authenticator:
 
     async def _basic(self, text: str, address: str) -> Identity | None:
         user, password = _decoded(text)
+        _refuse_token_in(user)
         token = parse_token(password)
         if token is not None:
             return self._by_token(await self._good(token, API_PREFIX, user, address))
-        if self.directory.user(user) is None:
+        if self.directory.user(user.strip().lower()) is None:  # a name of ours, mistyped, is wrong and nobody else's
             return None
         return self._by_user(await self._passwords.verify(user, password, address))
 
@@ -169,6 +178,7 @@ class Authenticator:
 
         Raises WrongCredentials, TooManyRequests.
         """
+        _refuse_token_in(user)
         token = parse_token(password)
         if token is not None:
             prefix = token.prefix if user in {"", "<token>"} else API_PREFIX
@@ -232,13 +242,15 @@ class Authenticator:
                 f"the token is for {shown.service}, not for here: get another", error="invalid_token"
             )
         principal, until = self._holder(shown, request)
+        if principal is NOBODY:  # with what was decided for nobody in particular: strangers may have many tokens
+            return replace(self._nobody, ours=True, until=shown.until)
         return self._identity(principal, ours=True, until=min(until, shown.until))
 
     def _holder(self, shown: Shown, request: Request) -> tuple[Principal, float]:
         """For whom a signed token was made, as he is now, and until when his own token lasts."""
         holder = shown.holder
         if not holder.user:
-            return Principal(), math.inf
+            return NOBODY, math.inf
         user = self.directory.user_of(holder.user)
         if user is None or user.disabled:
             raise WrongCredentials(f"{holder.name} is disabled, or gone", who=holder.name, error="invalid_token")
@@ -294,6 +306,12 @@ def basic_of(headers: Headers) -> tuple[str, str]:
     if found == ("", "") and caller.authorization[6:].strip() != "Og==":
         raise WrongCredentials("the credentials cannot be read: Basic is user:password in base64")
     return found
+
+
+def _refuse_token_in(text: str) -> None:
+    """Raises WrongCredentials where a token of ours stands in a place that is not a token's."""
+    if holds_token(text):
+        raise WrongCredentials("show a token as it is: as the password, beside any user name, or behind Bearer")
 
 
 def _decoded(authorization: str) -> tuple[str, str]:

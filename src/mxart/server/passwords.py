@@ -79,6 +79,7 @@ class Passwords:
             if kept and self._right.get(shown) == kept:
                 return  # somebody else has waited for the same
             self._refuse_known(shown, kept, user)
+            self._guesses.delay(user, address)  # those that came together wait for their turns here, and are counted
             good = await trio.to_thread.run_sync(verify_password, kept, password)
         for known in (self._right, self._wrong):
             if len(known) >= _REMEMBERED:
