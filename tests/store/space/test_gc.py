@@ -206,6 +206,21 @@ async def test_on_a_full_disk_it_makes_room_for_itself(tmp_path: Path, caplog: p
         house.close()
 
 
+async def test_rows_are_on_disk_before_their_files_go(house: Warehouse) -> None:
+    """By one sync for all."""
+    for number in range(150):
+        await house.push_blob(b"%d" % number)
+    stages: list[str] = []
+    with house.ledger() as ledger:
+        collect(house.task(), ledger, NOW, pause=stages.append)
+        assert ledger.rows("PRAGMA synchronous", ()) == [(1,)]
+    dropped = [place for place, stage in enumerate(stages) if stage == "dropped"]
+    swept = [place for place, stage in enumerate(stages) if stage == "swept"]
+    assert len(dropped) == 2
+    assert dropped[-1] < stages.index("settled") < swept[0]
+    assert stages.count("settled") == 1
+
+
 # Others write at the same time: each test does by hand, between two given steps, what they might do.
 
 

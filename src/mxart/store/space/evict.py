@@ -75,7 +75,8 @@ def evict(
 ) -> None:
     """Bring one repository down to its size. Blocks. Raises OSError, sqlite3.Error; what is done by then is done.
 
-    Killed at any point it leaves nothing wrong but files without a row, which a collection finds.
+    Killed at any point it leaves nothing wrong but files without a row, which a collection finds.  After a loss of
+    power rows may be back whose files are gone: a proxy fetches them again.
     """
     ledger.look_around(task.stores)
     held = ledger.held(member.name)

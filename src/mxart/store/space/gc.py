@@ -77,6 +77,9 @@ def _mark(task: Task, ledger: Ledger, before: float, report: Report, tell: Tell,
 def _sweep(
     task: Task, ledger: Ledger, before: float, condemned: set[int], report: Report, tell: Tell, pause: Pause
 ) -> None:
+    if not task.dry_run:
+        ledger.settle()
+        pause("settled")
     places = task.places()
     shelves = [Shelves(name, places) for name in places]
     folders = [(shelf, folder) for shelf in shelves for folder in shelf.folders()]

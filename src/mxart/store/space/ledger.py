@@ -16,6 +16,8 @@ logging).
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,8 +89,12 @@ class Ledger:
     def __init__(self, catalog: Path, generation: Generation | None, members: Sequence[Member]) -> None:
         prepare(catalog)
         self._db = connect(catalog, _WRITER_SECONDS)
+        self._log = f"{catalog}-wal"
         self._generation = generation
         self._members = {member.name: member for member in members}
+        # A commit is whole, and ordered before later ones, but on disk only after `settle`: hundreds of syncs would be
+        # felt by everybody who writes to that disk.
+        self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE collected (repository INTEGER PRIMARY KEY, part TEXT, name TEXT)")
         self._db.execute(
@@ -224,6 +230,20 @@ class Ledger:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    def settle(self) -> None:
+        """What was committed so far is on disk when this returns: before files go whose rows went. Raises OSError.
+
+        A row that came back after a loss of power, without its file, would be a lie.  Syncing the log does it (what
+        has left the log was synced then), and wants no room.  SQLite locks other files than this one, so closing it
+        here takes no lock away.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
