@@ -51,6 +51,7 @@ _PURE = (
     "upstream/url.py",
     "store/paths.py",
     "repos/oci/*.py",
+    "repos/go/*.py",
     "server/routes.py",
     "setup/*.py",
     "replicate/reference.py",

@@ -20,6 +20,7 @@ def test_no_configuration_at_all_serves_the_six_registries_and_a_local_one() -> 
     config = load("")
     assert set(config.repositories) == {
         "docker.io", "gcr.io", "k8s.gcr.io", "ghcr.io", "quay.io", "registry.k8s.io", "oci",
+        "go", "go-local", "go-proxy",
     }  # fmt: skip
     assert config.repositories["docker.io"].hosts == ("docker.io", "registry-1.docker.io", "index.docker.io")
     assert config.repositories["docker.io"].path == "/docker.io"
@@ -46,6 +47,7 @@ def test_variables_of_the_environment_are_put_in() -> None:
 
 
 PROXY = '[repository.hub]\nformat="oci"\nkind="proxy"\nupstream="https://r.example"\n'
+MODULES = "[repository.modules]\nformat='go'\nkind='proxy'\nupstream='https://proxy.golang.org'\n"
 LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
 GROUP = "\n[repository.g]\nformat='oci'\nkind='group'\nmembers=['mine']\n"
 OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
@@ -117,6 +119,13 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         (PROXY + "path='/a'\n" + LOCAL + "path='/a/b'", "repository.mine.path", "repository hub"),
         (PROXY + "hosts=['a.example']\n" + LOCAL + "hosts=['a.example']", "repository.mine.hosts", "repository hub"),
         (LOCAL + "hosts=['a.example']\n[[tunnel]]\nsni=['a.example']", "tunnel[0].sni", "repository mine"),
+        (MODULES + "path='/v2/go'", "repository.modules.path", "another first element"),
+        (MODULES + "path='/v1'", "repository.modules.path", "another first element"),
+        (MODULES + "relay='denied'", "repository.modules.relay", "to registries only"),
+        (MODULES + "index='https://a'", "repository.modules.index", "this one holds go"),
+        (MODULES + GROUP.replace("mine", "modules"), "repository.g.members[0]", "modules holds go, this group oci"),
+        (MODULES + "path='/'\n" + LOCAL + "path='/'", "repository.mine.path", "repository modules"),
+        ("[repository.m]\nformat='go'\nkind='local'\nretention=[{keep=1}]", "repository.m.retention", "go has none"),
         ("[[tunnel]]\nlisten=':1'", "tunnel[0].to", "target"),
         ("[[tunnel]]\nto='a:1'", "tunnel[0]", "give one of"),
         ("[[tunnel]]\nnetworks=['10.0.0.1/8']", "tunnel[0].networks[0]", "write a network"),

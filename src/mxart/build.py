@@ -15,6 +15,7 @@ from mxart.config import Repository as Settings
 from mxart.errors import ConfigError
 from mxart.metrics import Metrics
 from mxart.repos.base import Format, Repository
+from mxart.repos.go.format import Go
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
@@ -224,6 +225,8 @@ class Parts:
 
 
 def _format(settings: Settings) -> Format:
+    if settings.format == "go":
+        return Go()
     # Docker Hub by its name, whichever mirror the bytes come from.
     hosts = sorted((f"https://{host}" for host in settings.hosts), key=lambda url: not is_docker_hub((url,)))
     return Oci((*hosts, *settings.upstreams))

@@ -106,7 +106,7 @@ class Retention(_Table, frozen=True):
 class Repository(_Table, frozen=True):
     """One `[repository.NAME]` table. `name` is filled in from the table's name."""
 
-    format: Literal["oci"]
+    format: Literal["oci", "go"]
     kind: Literal["local", "proxy", "group"]
     name: str = ""
     hosts: tuple[str, ...] = ()
@@ -322,6 +322,10 @@ def default_repositories() -> dict[str, Repository]:
         name=old, format="oci", kind="group", members=("registry.k8s.io",), hosts=(old,), path=f"/{old}"
     )
     found["oci"] = Repository(name="oci", format="oci", kind="local", path="/")
+    found["go-local"] = Repository(name="go-local", format="go", kind="local")
+    found["go-proxy"] = Repository(name="go-proxy", format="go", kind="proxy", upstream="https://proxy.golang.org")
+    members = ("go-local", "go-proxy")
+    found["go"] = Repository(name="go", format="go", kind="group", members=members, publish_to="go-local", path="/go")
     return found
 
 

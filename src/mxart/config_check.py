@@ -132,6 +132,8 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
     if repository.store != "default" and repository.store not in config.stores:
         yield f"{place}.store", f"there is no [store.{repository.store}]"
     yield from _space(place, repository)
+    if repository.format != "oci":
+        yield from _not_oci(place, repository)
     if repository.kind == "proxy":
         yield from _proxy(place, repository)
     else:
@@ -149,6 +151,20 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
             yield f"{place}.members", f'a {repository.kind} repository has no members; kind = "group" has'
         if repository.publish_to:
             yield f"{place}.publish_to", _NO_PUBLISH_TO[repository.kind]
+
+
+def _not_oci(place: str, repository: Repository) -> Iterator[Fault]:
+    if repository.path.split("/")[1:2] in (["v1"], ["v2"]):
+        yield f"{place}.path", f"{repository.path} is where registries are asked: choose another first element"
+    if repository.relay != "never":
+        yield (
+            f"{place}.relay",
+            f"callers' credentials are relayed to registries only; this one holds {repository.format}",
+        )
+    if repository.index:
+        yield f"{place}.index", f"only registries have an index to search; this one holds {repository.format}"
+    if repository.retention:
+        yield f"{place}.retention", f"retention is by tags, and {repository.format} has none"
 
 
 def _proxy(place: str, repository: Repository) -> Iterator[Fault]:

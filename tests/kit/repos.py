@@ -18,7 +18,7 @@ from mxart.digest import Digest
 from mxart.errors import BodyBroken, NotFound, Problem, StorageFull, UpstreamFailed
 from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.base import NOBODY, Caller, Format, Repository
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
@@ -448,11 +448,12 @@ class World:
         upstream: FakeUpstream | None = None,
         rules: Rules | None = None,
         stock: Stock | None = None,
+        form: Format | None = None,
     ) -> Proxy:
         upstream = upstream or self.upstream
         return Proxy(
             name,
-            Oci((url,)),
+            form or Oci((url,)),
             upstream,
             stock or self.stock,
             nursery=self.nursery,
@@ -461,8 +462,13 @@ class World:
             clock=self.clock,
         )
 
-    def local(self, name: str = "own", lends: Callable[[str], bool] = lambda repository: False) -> Local:
-        return Local(name, Oci(), self.stock, self.clock, lends)
+    def local(
+        self,
+        name: str = "own",
+        lends: Callable[[str], bool] = lambda repository: False,
+        form: Format | None = None,
+    ) -> Local:
+        return Local(name, form or Oci(), self.stock, self.clock, lends)
 
     def publish(self, repository: str, package: str, path: str, data: bytes, media_type: str) -> Digest:
         """What a push will leave behind: a blob and a name, and a tag where the path ends in one."""

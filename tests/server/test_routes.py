@@ -16,6 +16,8 @@ ROUTES = Routes(
         Mount("team", "oci", (), "/team/images"),
         Mount("mine", "oci", (), "/"),
         Mount("hidden", "oci"),
+        Mount("modules", "go", ("go.test",), "/go"),
+        Mount("special", "go", (), "/go-special/modules"),
     ]
 )
 
@@ -49,6 +51,15 @@ ROUTES = Routes(
         ("localhost:1", None, "/v2/docker.iox/a/tags/list", "", ToRepository("mine", "/v2/docker.iox/a/tags/list")),
         ("", None, "/v2", "", ToRepository("mine", "/v2")),
         ("docker.io", None, "/-/health", "", ToOwn("/-/health")),
+        ("localhost:1", None, "/go/a.b/%21c/@v/list", "", ToRepository("modules", "/a.b/%21c/@v/list")),
+        ("localhost:1", None, "/go/", "", ToRepository("modules", "/")),
+        ("localhost:1", None, "/go-special/modules/a.b/@latest", "", ToRepository("special", "/a.b/@latest")),
+        ("go.test", None, "/a.b/c/@v/list", "", ToRepository("modules", "/a.b/c/@v/list")),
+        ("go.test", None, "/go/a.b/c/@v/list", "", ToRepository("modules", "/go/a.b/c/@v/list")),
+        ("10.0.0.1", "go.test", "/a.b/@latest", "", ToRepository("modules", "/a.b/@latest")),
+        ("go.test", None, "/v2/", "", ToRepository("modules", "/v2/")),
+        ("go.test", None, "/-/health", "", ToOwn("/-/health")),
+        ("localhost:1", None, "/v2/go/a/tags/list", "", ToRepository("mine", "/v2/go/a/tags/list")),
     ],
 )
 def test_a_request_finds_its_repository(
@@ -110,3 +121,25 @@ def test_a_host_of_the_token_server_is_for_tokens_alone() -> None:
     for host, sni in (("auth.docker.io", "docker.io"), ("docker.io", "auth.docker.io")):
         with pytest.raises(MisdirectedRequest):
             routes.find(host, sni, "/v2/", "")
+
+
+@pytest.mark.parametrize(
+    ("authority", "path"),
+    [("localhost", "/go"), ("localhost", "/gone/a.b/@latest"), ("localhost", "/go-special/a.b/@latest"),
+     ("docker.io", "/go/a.b/@latest"), ("localhost", "/")],
+)  # fmt: skip
+def test_what_lies_below_no_path_is_told_which_paths_there_are(authority: str, path: str) -> None:
+    with pytest.raises(NotFound, match=r"go below /go-special/modules, go below /go, this server's own"):
+        ROUTES.find(authority, None, path, "")
+
+
+def test_a_root_for_modules_leaves_images_and_own_pages_alone() -> None:
+    routes = Routes([Mount("modules", "go", (), "/"), Mount("hub", "oci", (), "/docker.io")])
+    assert routes.find("localhost", None, "/a.b/@latest", "") == ToRepository("modules", "/a.b/@latest")
+    assert routes.find("localhost", None, "/v2/docker.io/a/tags/list", "") == ToRepository("hub", "/v2/a/tags/list")
+    assert routes.find("localhost", None, "/-/health", "") == ToOwn("/-/health")
+
+
+def test_no_image_is_found_by_the_name_of_a_host_of_modules() -> None:
+    with pytest.raises(NotFound, match=r"stands for go\.test"):
+        ROUTES.find("localhost", None, "/v2/a/manifests/1", "ns=go.test")

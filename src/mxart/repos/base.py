@@ -8,6 +8,7 @@ format and never looks inside a path.  Formats times kinds therefore do not mult
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -155,6 +156,13 @@ class Format(Protocol):
 
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         """The immutable name of the bytes that a mutable document holds now, if the format has one."""
+        ...
+
+    def choose(self, document: Document, answers: Sequence[bytes]) -> int:
+        """Which of the checked answers to one question is the best one, if the format has such questions.
+
+        See Document.chosen; there is at least one answer.
+        """
         ...
 
     def fields(self, operation: File, digest: Digest | None, media_type: str) -> tuple[tuple[str, str], ...]:

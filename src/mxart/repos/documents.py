@@ -1,7 +1,7 @@
 """Documents through a proxy: small, fetched whole, checked, kept; mutable ones revalidated.
 
 A mutable document (a tag) goes through these states: fresh (within the ttl: upstream is not asked);
-old (one HEAD tells whether it still means the same bytes; one GET if not); stale (upstream is in
+old (one HEAD tells whether it still means the same bytes; one GET if not, or if it is small); stale (upstream is in
 trouble: the old copy is served and marked).  Only upstream's own "not found" makes it go away.
 
 Everything that asks upstream happens in a flight: one task a name, whoever waits gets its outcome.  It begins
@@ -125,6 +125,8 @@ class Documents:
 
     async def _unchanged(self, document: Document, record: FileRecord, trace: Trace) -> bool:
         """One HEAD: does the name still mean these bytes? Without a word from upstream: no."""
+        if document.small:
+            return False
         remote = self._remote
         async with remote.open(remote.ask(document, "HEAD"), trace) as reply:
             facts = remote.format.facts(document, reply.headers)

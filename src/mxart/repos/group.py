@@ -29,7 +29,7 @@ from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, Format, Repository
-from mxart.repos.operations import Blob, Descriptor, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import Blob, Descriptor, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import cut
 from mxart.repos.seen import packages_seen
@@ -146,6 +146,8 @@ class Group:
                 await member.admit(caller, trace)
 
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
+        if isinstance(operation, Document) and operation.chosen:
+            return await self._best(operation, trace, caller)
         absent: NotFound | None = None
         failure: Problem | None = None
         for member in self._candidates(operation, caller):
@@ -166,6 +168,28 @@ class Group:
             raise failure
         assert absent is not None, "a group has members"
         raise absent
+
+    async def _best(self, document: Document, trace: Trace, caller: Caller) -> Found:
+        """Of all members' answers the best one. One member that fails fails it all, as with lists."""
+        found: list[Found] = []
+        absent: NotFound | None = None
+        outcomes: set[str] = set()
+        for member in self._candidates(document, caller):
+            try:
+                found.append(await member.file(document, trace, self._as(member, caller)))
+            except NotFound as problem:
+                absent = _closer(absent, problem, document.subject)
+                continue
+            except Problem as problem:
+                raise self._told(member, problem) from None
+            outcomes.add(trace.outcome)
+        if not found:
+            assert absent is not None, "a group has members"
+            raise absent
+        trace.outcome = _foremost(outcomes, trace)
+        answers = [one.content for one in found if isinstance(one.content, bytes)]
+        assert len(answers) == len(found), "a document's content is bytes"
+        return found[self.format.choose(document, answers)]
 
     def _ask_for_login(self, operation: File, caller: Caller) -> None:
         """Before nobody in particular is told of a failure, by HEAD: raise Unauthorized where a login may help.

@@ -19,8 +19,10 @@ class Document:
     `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
     format's own word for what is asked for, used in errors.  A mutable document is revalidated after
     the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
-    the name itself tells the digest.  `head` says that only its head is asked for.  `credential`, here and below, is
-    what upstream is shown instead of our own credentials.
+    the name itself tells the digest.  `head` says that only its head is asked for.  `kept`, here and below: what is not
+    kept already is not wanted, so nothing is fetched for it.  `small`: to fetch it costs no more than to ask whether it
+    has changed.  `chosen`: each repository of a group may have its own, and the best of them is wanted (Format.choose).
+    `credential`, here and below, is what upstream is shown instead of our own credentials.
     """
 
     package: str
@@ -30,6 +32,9 @@ class Document:
     digest: Digest | None = None
     tag: str = ""
     head: bool = False
+    kept: bool = False
+    small: bool = False
+    chosen: bool = False
     credential: str = field(default="", repr=False)
 
 
@@ -60,6 +65,7 @@ class Artifact:
     path: str
     subject: str
     head: bool = False
+    kept: bool = False
     credential: str = field(default="", repr=False)
 
 
@@ -77,6 +83,7 @@ class Listing:
     of: Literal["tags", "packages"]
     after: str = ""
     limit: int | None = None
+    kept: bool = False
     credential: str = field(default="", repr=False)
 
 

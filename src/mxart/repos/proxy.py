@@ -10,11 +10,11 @@ from dataclasses import replace
 import trio
 
 from mxart.access.base import ANYBODY
-from mxart.errors import UpstreamUnavailable
+from mxart.errors import NotFound, UpstreamUnavailable
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, Format, Verifier
 from mxart.repos.counter import Counter
-from mxart.repos.operations import File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import Artifact, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, Rules
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.store.base import Origin
@@ -94,14 +94,26 @@ class Proxy:
             return await self._kept.referrers(operation, trace, caller)
 
     def _may_fetch(self, operation: File | Listing | Referrers, caller: Caller) -> bool:
+        if _wants_kept(operation):
+            return False
         grants = caller.grants
         return grants is ANYBODY or grants.may("fetch", self.name, operation.package)
 
     @contextmanager
     def _refusing(self, operation: File | Listing | Referrers, caller: Caller) -> Iterator[None]:
-        """What is not kept is refused by the rule that keeps this caller from having it fetched."""
+        """What is not kept is refused by the rule that keeps this caller from having it fetched.
+
+        Who wants nothing fetched is told that it is not here: that is what he asked.
+        """
         try:
             yield
         except UpstreamUnavailable:
+            if _wants_kept(operation):
+                message = f"{operation.path} is not kept in {self.name}, and only what is kept was asked for"
+                raise NotFound(message, subject=operation.subject) from None
             caller.grants.demand("fetch", self.name, operation.package)
             raise
+
+
+def _wants_kept(operation: File | Listing | Referrers) -> bool:
+    return isinstance(operation, Document | Artifact | Listing) and operation.kept

@@ -1,7 +1,8 @@
 """Which repository a request is for (product.md section 5). Pure.
 
-By Host or SNI; else by containerd's `ns` parameter; else by the longest `path` that starts the image
-name.  The world is closed: what nothing claims is refused, and nothing here ever names a host to dial.
+By Host or SNI; else, for images, by containerd's `ns` parameter; else by the longest `path` that starts the image
+name, or the URL's own path where the format is another one.  The world is closed: what nothing claims is refused,
+and nothing here ever names a host to dial.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Routes:
         self._token_hosts = frozenset(token_hosts)
         self._hosts = {host: mount for mount in mounts for host in mount.hosts}
         self._oci = sorted((m for m in mounts if m.format == "oci" and m.path), key=lambda m: -len(m.path))
+        self._others = sorted((m for m in mounts if m.format != "oci" and m.path), key=lambda m: -len(m.path))
         self._any_oci = next(iter(self._oci[-1:]), None) or next((m for m in mounts if m.format == "oci"), None)
 
     @property
@@ -120,7 +122,18 @@ class Routes:
             raise NotFound(
                 f"the old registry API below /v1/ is not served for {host}: no repository has an index there"
             )
-        raise NotFound(f"nothing is served at {path}; images are below /v2/, this server's own pages below /-/")
+        return self._by_path(host, sni, path)
+
+    def _by_path(self, host: str, sni: str | None, path: str) -> ToRepository:
+        named = self._by_host(host, sni)
+        if named is not None and named.format != "oci":
+            return ToRepository(named.repository, path, by="host")
+        for mount in self._others if named is None else ():
+            below = mount.path.removesuffix("/")
+            if path.startswith(below + "/"):
+                return ToRepository(mount.repository, path[len(below) :])
+        known = "".join(f", {mount.format} below {mount.path}" for mount in self._others)
+        raise NotFound(f"nothing is served at {path}; images are below /v2/{known}, this server's own pages below /-/")
 
     def _is_token_host(self, host: str, sni: str | None) -> bool:
         if host in self._token_hosts and sni not in self._hosts:
@@ -142,7 +155,7 @@ class Routes:
         namespace = query_value(query, "ns")
         if namespace is not None:
             wanted = host_of(namespace)
-            if wanted in self._hosts:
+            if wanted in self._hosts and self._hosts[wanted].format == "oci":
                 return ToRepository(self._hosts[wanted].repository, path, wanted, "ns")
             if wanted != host:
                 raise NotFound(f"no repository here stands for {wanted}", subject="name")

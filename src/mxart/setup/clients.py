@@ -11,6 +11,7 @@ from mxart.setup.containerd import containerd, cri, nerdctl
 from mxart.setup.containers import containers
 from mxart.setup.docker import docker
 from mxart.setup.facts import Server
+from mxart.setup.go import go
 from mxart.setup.plan import Files, Plan
 from mxart.setup.proxy import engine, service, shell
 from mxart.setup.trust import system_store
@@ -53,6 +54,7 @@ CLIENTS: dict[str, Client] = {
     "containerd": Client(
         "containerd, for ctr", containerd, partial(service, unit="containerd"), "systemctl restart containerd"
     ),
+    "go": Client("the go command", go, shell),
     "nerdctl": Client("nerdctl", nerdctl, partial(service, unit="containerd"), "systemctl restart containerd"),
     "cri": Client(
         "containerd's CRI plugin, for Kubernetes nodes",

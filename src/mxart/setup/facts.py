@@ -40,7 +40,8 @@ class Server:
     """`ca` is the certificate to trust as PEM, "" where there is none to be told of.
 
     `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none. `claimed` are the
-    hosts that requests may be for, whose names can be redirected to us.
+    hosts that requests may be for, whose names can be redirected to us.  `modules` is the URL of Go's modules, "" if
+    there are none.
     """
 
     scheme: str
@@ -50,6 +51,7 @@ class Server:
     registries: tuple[Registry, ...] = ()
     mirror: str = ""
     claimed: tuple[str, ...] = ()
+    modules: str = ""
 
     @property
     def authority(self) -> str:
@@ -126,6 +128,7 @@ def server(config: Config, url: str, ca: str = "") -> Server:
         registries=_registries(config, host),
         mirror=_mirror(config, parts.scheme, host, port),
         claimed=tuple(name for item in config.repositories.values() for name in item.hosts if name != host),
+        modules=_modules(config, parts.scheme, host, port),
     )
 
 
@@ -187,6 +190,16 @@ def _mirror(config: Config, scheme: str, host: str, port: int) -> str:
     if root is None or claimed or not _contains(config, root, hub.name):
         return ""
     return f"{scheme}://{authority(scheme, host, port)}"
+
+
+def _modules(config: Config, scheme: str, host: str, port: int) -> str:
+    """Groups before what they are made of; a host that another repository claims leads nowhere else."""
+    owner = next((item for item in config.repositories.values() if host in item.hosts), None)
+    if owner is not None:
+        return f"{scheme}://{authority(scheme, host, port)}" if owner.format == "go" else ""
+    found = [item for item in config.repositories.values() if item.format == "go" and item.path]
+    found.sort(key=lambda item: item.kind != "group")
+    return f"{scheme}://{authority(scheme, host, port)}{found[0].path.rstrip('/')}" if found else ""
 
 
 def _is_hub(repository: Repository) -> bool:

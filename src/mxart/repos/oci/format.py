@@ -7,7 +7,7 @@ Paths within a repository are the API's own without `/v2/`: `library/alpine/mani
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
@@ -147,6 +147,9 @@ class Oci:
 
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         return _manifest(document.package, digest)
+
+    def choose(self, document: Document, answers: Sequence[bytes]) -> int:
+        return 0  # a group asks in order
 
     def ask_page(self, listing: Listing, following: str | None) -> Ask:
         # No `n`: some registries refuse one above their limit, all of them page by Link.

@@ -1,0 +1,1 @@
+"""The format `go`: the GOPROXY protocol (go.dev/ref/mod, "GOPROXY protocol")."""

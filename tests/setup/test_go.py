@@ -1,0 +1,56 @@
+"""What makes the go command ask us, and which of our URLs it is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.settings import Kept, configured
+from mxart.setup.clients import CLIENTS
+from mxart.setup.facts import server
+from mxart.setup.go import OWN
+
+_CA = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+_MIRROR = '[repository.mirror]\nformat = "go"\nkind = "proxy"\nupstream = "https://proxy.golang.org"\n'
+_GROUP = '[repository.all]\nformat = "go"\nkind = "group"\nmembers = ["mirror"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "expected"),
+    [
+        ("", "https://box.test:8443", "https://box.test:8443/go"),
+        ("", "http://127.0.0.1:8080", "http://127.0.0.1:8080/go"),
+        (_MIRROR + 'path = "/mirror"\n', "https://box.test", "https://box.test/mirror"),
+        (_MIRROR + 'path = "/mirror"\n' + _GROUP + 'path = "/all"\n', "https://box.test", "https://box.test/all"),
+        (_MIRROR + _GROUP + 'hosts = ["go.test"]\n', "https://go.test", "https://go.test"),
+        (_MIRROR + 'path = "/"\n', "https://box.test", "https://box.test"),
+        (_MIRROR, "https://box.test", ""),
+    ],
+)
+def test_the_url_of_the_modules(text: str, url: str, expected: str) -> None:
+    assert server(configured(text), url).modules == expected
+
+
+def test_every_shell_is_told_and_the_machine_trusts_our_ca() -> None:
+    plan = CLIENTS["go"].plan("mirror", server(configured(""), "https://box.test", _CA), Kept())
+    there = Kept().after(plan)
+    assert there[OWN].endswith("\nexport GOPROXY=https://box.test/go\n")
+    assert "/usr/local/share/ca-certificates/mxart.crt" in there
+    said = "\n".join(plan.notes)
+    assert "go env -w GOPROXY=https://box.test/go" in said
+    assert "machine box.test login USER password TOKEN" in said
+    assert "GONOSUMDB=" in said
+    assert "GONOSUMCHECK" not in said  # no go command has ever known it
+    assert ",direct" not in there[OWN]
+
+
+def test_without_tls_no_password_is_spoken_of() -> None:
+    plan = CLIENTS["go"].plan("mirror", server(configured(""), "http://box.test"), Kept())
+    assert not any("netrc" in note for note in plan.notes)
+    assert any("over plain http" in note for note in plan.notes)
+
+
+def test_where_there_are_no_modules_that_is_said_and_what_we_set_is_undone() -> None:
+    before = Kept().after(CLIENTS["go"].plan("mirror", server(configured(""), "http://box.test"), Kept()))
+    plan = CLIENTS["go"].plan("mirror", server(configured(_MIRROR), "http://box.test"), before)
+    assert "GOPROXY" not in before.after(plan)[OWN]
+    assert any('format = "go"' in note for note in plan.notes)
