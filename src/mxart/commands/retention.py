@@ -114,5 +114,5 @@ def _errors() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise UserError(str(error)) from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise UserError(f"the catalog cannot be used: {error}") from None

@@ -81,7 +81,7 @@ def retire(
     tell: Tell = ignore_progress,
     pause: Pause = no_pause,
 ) -> Retired:
-    """Let go what the rules of one repository let go. Blocks. Raises sqlite3.Error; what is done by then is done.
+    """Let go what the rules of one repository let go. Blocks. Raises OSError, sqlite3.Error; what is done then is done.
 
     `dry_run`: only say what it would be.  The files themselves go with the next collections.
     """
@@ -108,6 +108,8 @@ def retire(
                         note(name, going, 0 if place else freed)
             pause("retired")
         tell(done, max(total, done), RETIRING)
+    if not dry_run and (retired.tags or retired.manifests):
+        ledger.settle()
     return retired
 
 
