@@ -15,7 +15,7 @@ from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, Problem
 from mxart.message import Headers
-from mxart.store.base import Sink
+from mxart.store.base import Sink, Unjudged
 from mxart.store.blobs import DiskBlobs
 from mxart.store.files import WriteAt, write_at
 from mxart.store.paths import StorePaths
@@ -120,6 +120,41 @@ class ScriptedOrigin:
             offset = end
             if self.problem is not None and self.fails_at == offset:
                 raise self.problem
+
+
+class ScriptedNaming:
+    """A name whose blob is `kept`, once it has one; judges what is `right` to be so, and remembers what it was shown.
+
+    `problem` is what the judge raises of anything else, and of all if nothing is right; `gate` is awaited before.
+    """
+
+    def __init__(self, right: bytes | None = None, problem: Problem | None = None) -> None:
+        self.right = right
+        self.problem = problem
+        self.gate: trio.Event | None = None
+        self.shown: list[bytes] = []
+        self.heads: list[Headers] = []
+        self.kept: Digest | None = None
+        self.unkept: Problem | None = None  # what stands in the way of keeping it
+
+    def find(self) -> Digest | None:
+        return self.kept
+
+    async def judge(self, unjudged: Unjudged) -> None:
+        data = await trio.to_thread.run_sync(unjudged.file.read)
+        assert (unjudged.size, unjudged.digest) == (len(data), Digest.of(data))
+        self.shown.append(data)
+        self.heads.append(unjudged.headers)
+        if self.gate is not None:
+            await self.gate.wait()
+        if data != self.right and self.problem is not None:
+            raise self.problem
+
+    async def record(self, digest: Digest, size: int, headers: Headers) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.unkept is not None:
+            raise self.unkept
+        self.kept = digest
 
 
 class Gate:

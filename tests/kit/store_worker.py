@@ -4,6 +4,11 @@ Reads `join NAME`, `open OFFSET`, `leave NAME`, `put FILE`, `stop` from standard
 on standard output: `ready`, `asked OFFSET`, `head NAME started|joined`, `read NAME OFFSET`,
 `end NAME DIGEST`, `broken NAME`, `problem NAME STATUS`, `put DIGEST`, `stuck` (in the middle of a draw).
 
+`named NAME` is `join` by a name that does not tell a digest, which means whatever the file `named` beside the store
+says.  Upstream's head has a strong validator, unless it is told to be `weak`.  `judge HOW` says how a file is judged:
+`wrong`, `unsure`, `stuck` (says `judging`, and stays there for ever); `recording stuck` says `recording` and stays
+where its name is to be recorded.
+
 For uploads: `begin`, answered `begun ID`; `push ID END`, which says `at ID OFFSET` when it has it open, sends on
 from there, no further than `open` allows, and says `pushed ID OFFSET`; `draw ID END`, the same by a tap; `commit ID`,
 answered `committed ID`; `stick STAGE`: from now on a commit says `stuck` at a stage (sync, place, retire), for ever.
@@ -22,11 +27,12 @@ import trio
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from kit.bodies import DrawnBody, GivenBody
-from kit.store import Gate, OneStore, ScriptedOrigin, SmallDisk
+from kit.store import HEAD, Gate, OneStore, ScriptedOrigin, SmallDisk
 from mxart.digest import Digest
-from mxart.errors import BodyBroken, Problem, UpstreamFailed
+from mxart.errors import BodyBroken, Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.message import Headers
 from mxart.store import uploads_open
-from mxart.store.base import Sink
+from mxart.store.base import Sink, Unjudged
 from mxart.store.files import write_at
 from mxart.store.uploads import DiskUploads
 from mxart.store.uploads_file import UploadFile
@@ -77,6 +83,36 @@ class DrawnOrigin(TellingOrigin):
         buffer[: len(piece)] = piece
         self._at += len(piece)
         return len(piece)
+
+
+class FileNaming:
+    """A name that a file keeps, so that all workers see it; what is judged right is told as `right DIGEST`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stage = self.recording = ""
+
+    def find(self) -> Digest | None:
+        return Digest.parse(self.path.read_text()) if self.path.exists() else None
+
+    async def judge(self, unjudged: Unjudged) -> None:
+        data = await trio.to_thread.run_sync(unjudged.file.read)
+        assert (unjudged.size, unjudged.digest) == (len(data), Digest.of(data))
+        match self.stage:
+            case "wrong":
+                raise UpstreamFailed("this is not what everybody else has")
+            case "unsure":
+                raise UpstreamUnavailable("nobody can be asked")
+            case "stuck":
+                say("judging")
+                await trio.sleep_forever()
+        say("right", unjudged.digest)
+
+    async def record(self, digest: Digest, size: int, headers: Headers) -> None:
+        if self.recording:
+            say("recording")
+            await trio.sleep_forever()
+        await trio.Path(self.path).write_text(str(digest))
 
 
 class GatedBody(GivenBody):
@@ -148,15 +184,21 @@ async def main(root: str, data_file: str, disk: int, fails_at: int, stuck_at: in
     gate.open_to = -1
     problem = UpstreamFailed("told to fail") if fails_at >= 0 else None
     kind = DrawnOrigin if stuck_at >= 0 else TellingOrigin
-    origin = kind(data, gate=gate, chunk=50_000, fails_at=fails_at if fails_at > 0 else None, problem=problem)
+    head = Headers([*HEAD, ("etag", f'"{Digest.of(data).hex[:16]}"')])
+    failing = fails_at if fails_at > 0 else None
+    origin = kind(data, gate=gate, chunk=50_000, headers=head, fails_at=failing, problem=problem)
+    naming = FileNaming(Path(root).parent / "named")
     if isinstance(origin, DrawnOrigin):
         origin.stuck_at = stuck_at
     store = OneStore(Path(root), SmallDisk(disk) if disk >= 0 else write_at)
     leaving: dict[str, trio.CancelScope] = {}
 
-    async def reader(name: str) -> None:
+    async def reader(name: str, named: bool) -> None:
         try:
-            joined = await store.transfers.join(origin.digest, None, origin)
+            if named:
+                joined = await store.transfers.join_named("team\0file", origin, naming)
+            else:
+                joined = await store.transfers.join(origin.digest, None, origin)
         except Problem as error:
             say("problem", name, error.status)
             return
@@ -187,8 +229,14 @@ async def main(root: str, data_file: str, disk: int, fails_at: int, stuck_at: in
             *lines, pending = pending.split(b"\n")
             for line in lines:
                 match line.decode().split():
-                    case ["join", name]:
-                        nursery.start_soon(reader, name)
+                    case ["join" | "named" as how, name]:
+                        nursery.start_soon(reader, name, how == "named")
+                    case ["weak"]:
+                        origin.headers = HEAD
+                    case ["judge", stage]:
+                        naming.stage = stage
+                    case ["recording", stage]:
+                        naming.recording = stage
                     case ["open", offset]:
                         gate.open(int(offset))
                     case ["leave", name]:

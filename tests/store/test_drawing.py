@@ -361,7 +361,7 @@ async def test_a_tap_that_gives_little_but_always_something_does_not_hold_the_th
 
     monkeypatch.setattr(recording, "monotonic", clock)
     disk = os.open(tmp_path / "partial", os.O_RDWR | os.O_CREAT)
-    recorder = recording.Recorder(Digest.of(b""), write_at, lambda: None, 0)
+    recorder = recording.Recorder(Digest.of(b"").hasher(), write_at, lambda: None, 0)
     tap = Faucet(b"")
     monkeypatch.setattr(tap, "take", take)
     assert recorder.draw(disk, tap, 500_000).more

@@ -79,8 +79,9 @@ class Joined:
     """A running or finished download that one reader follows. The reader closes `source`."""
 
     source: Source
-    headers: Headers  # as given to Sink.begin
+    headers: Headers  # as given to Sink.begin; none for a blob that was here already
     started: bool  # this call began it; False: it was under way already
+    digest: Digest | None = None  # None: not known before the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,36 @@ class Unjudged:
     headers: Headers  # the head that it came with
 
 
+class Naming(Protocol):
+    """What its caller knows of a download whose name does not tell its digest.
+
+    Called in whichever process writes, in a task of the server's.
+    """
+
+    def find(self) -> Digest | None:
+        """Which blob has the name by now, None if none has. Takes microseconds; raises a Problem if nobody can tell."""
+        ...
+
+    async def judge(self, unjudged: Unjudged) -> None:
+        """Return if the file is right. What blocks happens in threads, none of which outlives the call.
+
+        Raises UpstreamUnavailable or UpstreamTimeout where that cannot be told now: the file is kept, to be judged
+        again for whoever asks next.  After any other Problem it is thrown away.  In each case nobody gets the last of
+        it.  Cancelled: it is kept.
+        """
+        ...
+
+    async def record(self, digest: Digest, size: int, headers: Headers) -> None:
+        """Give the blob its name, durably: it is judged and synced, and among the blobs a moment later.
+
+        Nobody begins this download again meanwhile.  Should the process die in that moment, `find` names a blob that
+        is not there; the next one to ask completes it.  Raises a Problem: then it is not kept, and logged.
+        """
+        ...
+
+
 class Transfers(Protocol):
-    """Downloads under way, one per digest across all requests and workers."""
+    """Downloads under way, one per digest, or name, across all requests and workers."""
 
     async def join(self, digest: Digest, size: int | None, origin: Origin) -> Joined:
         """Follow the download of a blob, beginning it if nobody has; returns when its head is known.
@@ -108,6 +137,17 @@ class Transfers(Protocol):
         then readers get all but
         the last piece.  `size` is checked where the caller knows it.  If several callers give an origin, one is used.
         Raises the Problem that the origin raised before the head was known.  Cancellation leaves the download running.
+        """
+        ...
+
+    async def join_named(self, key: str, origin: Origin, naming: Naming) -> Joined:
+        """The same for a file whose name does not tell its digest; `key` is that name, unique in the store.
+
+        Returns when the first byte may be read, so that whoever waits for a file that is judged wrong before that is
+        told: raises that Problem, too.  Each call of the origin must ask upstream anew.  It may be called again, from
+        the first byte on, when upstream turns out to have another file than the one that an earlier process has left
+        half-done; whoever has been given a part of that one is cut.  Where the disk is full the rest of it, which has
+        to be judged, is kept in memory: StorageFull if that is more than a few megabytes.
         """
         ...
 

@@ -9,6 +9,7 @@ A free lock means that the writer is done, or dead, or gave up::
     the file still has its name                           take over: this process is the writer from here on
     the file has lost its name, nobody has read yet       start again with whatever has the name now
     ... and somebody has                                  the writer's disk was full: take over without a disk
+                                                          (or upstream's file is another one: that is found out)
 
 The last one also holds while the lock is taken: the writer goes on for its own readers from memory,
 which this process cannot see, so it continues by itself after the bytes that are on disk.
@@ -21,6 +22,7 @@ import os
 
 import trio
 
+from mxart.digest import Digest
 from mxart.errors import UpstreamFailed
 from mxart.message import Headers
 from mxart.store.download import Download
@@ -53,33 +55,33 @@ async def follow(download: Download, paths: StorePaths) -> bool | None:
         if notes.headers is not None and not download.begun:
             download.begin(notes.total, notes.headers)
         file.advance(named.st_size)
-        is_blob = free and same_file(fd, paths.blob(download.digest))
-        if notes.verified or is_blob:
-            _done(download, free, fd)
+        blob = download.promise.settled() if free and not notes.verified else None
+        if notes.verified or (blob is not None and same_file(fd, paths.blob(blob))):
+            _done(download, free, fd, notes.digest or blob)
             return None
         if notes.broken is not None:
-            download.fail(UpstreamFailed(f"{download.digest}: {notes.broken}", subject="blob"))
-            _done(download, free, fd)
+            download.fail(UpstreamFailed(notes.broken, subject=download.promise.subject))
+            _done(download, free, fd, None)
             return None
-        if named.st_nlink == 0 or (free and not same_file(fd, download.path)):
-            if download.begun:
-                log.warning("%s: its writer cannot store it; going on without a disk", download.digest)
+        if named.st_nlink == 0 or (free and not same_file(fd, download.promise.path)):
+            if download.told:
+                log.warning("%s: its writer cannot store it; going on without a disk", download.label)
                 _let_go(free, fd)
                 return False
-            if _start_again(download, paths):
+            if _start_again(download):
                 return True
             continue
         if free:
-            log.info("%s: taking over at %d bytes from a process that is gone", download.digest, file.written)
+            log.info("%s: taking over at %d bytes from a process that is gone", download.label, file.written)
             return True
         await trio.sleep(POLL)
     return None
 
 
-def _done(download: Download, free: bool, fd: int) -> None:
+def _done(download: Download, free: bool, fd: int, digest: Digest | None) -> None:
     if download.problem is None:
         download.begin(download.file.total, download.notes.headers or Headers())
-        download.finish()
+        download.finish(digest)
     _let_go(free, fd)
     download.notes.close()
 
@@ -89,10 +91,8 @@ def _let_go(free: bool, fd: int) -> None:
         unlock(fd)
 
 
-def _start_again(download: Download, paths: StorePaths) -> bool:
+def _start_again(download: Download) -> bool:
     """Nobody has read yet: take whatever has the name now, and return whether this process writes it."""
-    fd, won = elect(download.path)
-    download.file.replace(fd)
-    download.notes.close()
-    download.notes = Notes(paths.notes(download.digest), os.fstat(fd).st_ino)
+    fd, won = elect(download.promise.path)
+    download.start_again(fd, Notes(download.promise.notes, os.fstat(fd).st_ino))
     return won

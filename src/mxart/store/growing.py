@@ -13,6 +13,7 @@ window of it is kept: the writer waits (`room`) while the slowest reader is a wi
 all readers have passed is given back by punching holes.  A reader then sees two files, the disk's up
 to `disk_end` and the memory's after it; no range crosses over, and `fileno` answers for the range
 answered last.  A reader's place is the offset it asked for last: what lies before is no longer needed.
+A file that has to be judged as a whole is `entire`: nothing of it is given back, and it ends where the window is full.
 """
 
 from __future__ import annotations
@@ -44,15 +45,18 @@ class GrowingFile:
         "_sources",
         "_visible",
         "_waiting",
+        "_withheld",
         "broken",
         "disk",
         "disk_end",
+        "entire",
         "total",
         "verified",
         "written",
     )
 
-    def __init__(self, disk: int | None) -> None:
+    def __init__(self, disk: int | None, *, entire: bool = False) -> None:
+        self.entire = entire
         self.disk = disk  # descriptor of the partial file; None where not even that could be made
         self.total: int | None = None
         self.written = 0  # bytes that are there
@@ -62,6 +66,7 @@ class GrowingFile:
         self._memory: int | None = None
         self._floor = 0  # what lies between disk_end and this has been given back
         self._visible = 0
+        self._withheld = False
         self._held = True
         self._sources: set[GrowingSource] = set()
         self._waiting = trio.lowlevel.ParkingLot()
@@ -80,8 +85,18 @@ class GrowingFile:
             self.written = written
             self._update()
 
+    def withhold(self) -> None:
+        """Until `release` nobody gets more than he could get already: upstream may have another file by now."""
+        self._withheld = True
+
+    def release(self) -> None:
+        """What is there may be read again."""
+        if self._withheld:
+            self._withheld = False
+            self._update()
+
     def finish(self) -> None:
-        """Length and digest are right: everything may be read."""
+        """It is right: everything may be read."""
         self.verified = True
         self.total = self._visible = self.written
         self._waiting.unpark_all()
@@ -107,7 +122,7 @@ class GrowingFile:
         self._maybe_close()
 
     def _update(self) -> None:
-        if self.verified:
+        if self.verified or self._withheld:
             return
         limit = self.written if self.total is None else self.total
         end = min(self.written, limit - TAIL)
@@ -137,6 +152,8 @@ class GrowingFile:
         """How many more bytes the window takes now; what every reader has passed is given back."""
         assert self._memory is not None
         assert self.disk_end is not None
+        if self.entire:
+            return max(0, self.disk_end + WINDOW - self.written)
         slowest = min((source.place for source in self._sources), default=self.written)
         floor = max(self._floor, min(slowest, self._visible) // _PAGE * _PAGE)
         if floor - self._floor >= _PUNCH:
@@ -158,7 +175,19 @@ class GrowingFile:
         """Whether a new reader still finds everything from the first byte on."""
         return self.disk_end is None or self._floor == self.disk_end
 
+    def held(self, offset: int) -> tuple[int, int]:
+        """Which descriptor holds the byte at `offset`, and up to where, whether readers may have it or not."""
+        in_memory = self.disk_end is not None and offset >= self.disk_end
+        fd = self._memory if in_memory else self.disk
+        assert fd is not None
+        return fd, self.written if in_memory or self.disk_end is None else self.disk_end
+
     # For readers
+
+    @property
+    def shown(self) -> bool:
+        """Whether readers may have had something of it, if only that it is empty."""
+        return self._visible > 0 or self.verified
 
     @property
     def readers(self) -> int:

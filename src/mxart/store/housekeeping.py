@@ -65,11 +65,11 @@ def _clean_unlocked(path: str, oldest: float) -> bool:
 
 
 def _clean_partial(paths: StorePaths, name: str, oldest: float) -> bool:
-    digest = paths.digest_of(name)
-    if digest is None:
+    found = paths.partial_of(name)
+    if found is None:
         log.warning("%s/%s: not a file of this program; left alone", paths.partials, name)
         return False
-    path = paths.partial(digest)
+    path, digest = found
     if not os.path.exists(paths.partials / name):
         return False  # went with its partner
     # Notes without a partial file: taking part in the election is the safe way to be alone with them.
@@ -78,9 +78,10 @@ def _clean_partial(paths: StorePaths, name: str, oldest: float) -> bool:
         if not won:
             return False
         state = os.fstat(fd)
-        if state.st_size and state.st_mtime >= oldest and not os.path.exists(paths.blob(digest)):
+        stored = digest is not None and os.path.exists(paths.blob(digest))
+        if state.st_size and state.st_mtime >= oldest and not stored:
             return False
-        remove(paths.notes(digest))
+        remove(paths.notes_of(path))
         remove(path)
         return True
     finally:

@@ -14,6 +14,7 @@ import os
 
 import msgspec
 
+from mxart.digest import Digest
 from mxart.message import Headers
 from mxart.store.files import remove
 
@@ -24,7 +25,8 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     inode: int = 0
     total: int | None = None
     headers: tuple[tuple[str, str], ...] | None = None
-    verified: bool = False  # length and digest are right; it is about to become a blob
+    verified: bool = False  # it is right; it is about to become a blob
+    digest: str = ""  # ... of this digest
     broken: str | None = None  # it never will be
 
 
@@ -35,7 +37,7 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 class Notes:
     """The notes on one growing file; written by its writer, read by everybody else. Raises OSError where noted."""
 
-    __slots__ = ("_fd", "_inode", "_path", "_pending", "_size", "broken", "headers", "total", "verified")
+    __slots__ = ("_fd", "_inode", "_path", "_pending", "_size", "broken", "digest", "headers", "total", "verified")
 
     def __init__(self, path: str, inode: int) -> None:
         self._path = path
@@ -49,6 +51,7 @@ class Notes:
         self.total: int | None = None
         self.headers: Headers | None = None
         self.verified = False
+        self.digest: Digest | None = None
         self.broken: str | None = None
 
     def take(self, note: Note) -> None:
@@ -56,6 +59,7 @@ class Notes:
         if note.headers is not None:
             self.total, self.headers = note.total, Headers.lowered(note.headers)
         self.verified = self.verified or note.verified
+        self.digest = self.digest or _digest(note.digest)
         self.broken = self.broken or note.broken
 
     def append(self, *notes: Note) -> None:
@@ -101,6 +105,13 @@ class Notes:
         self._size, self._pending = 0, b""
         if fd is not None:
             os.close(fd)
+
+
+def _digest(text: str) -> Digest | None:
+    try:
+        return Digest.parse(text) if text else None
+    except ValueError:
+        return None
 
 
 def _decode(line: bytes) -> Note | None:

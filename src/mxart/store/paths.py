@@ -19,7 +19,8 @@
     <root of a store>/                0700, one of these for each named store
         blobs/sha256/ab/abcd...       complete files, named by their digest; fsynced before they get this name
         partial/sha256-abcd...        a growing download; flock(2) on it elects its writer; renamed to a blob
-        partial/sha256-abcd....notes  what its writer tells the other processes (module notes)
+        partial/named-abcd...         one whose name does not tell its digest: the sha256 of that name
+        partial/<either>.notes        what its writer tells the other processes (module notes)
         tmp/<random>                  a put under way; flock(2) says that its process lives
         uploads/<random>              what a client has sent so far of a file; renamed to a blob
         uploads/<random>.state        whose it is, and its hash (module uploads_state); flock(2) says who is at it
@@ -41,6 +42,8 @@ DIRECTORY_MODE = 0o700
 NOTES = ".notes"
 STATE = ".state"
 SPARE = ".spare"
+_NAMED = "named-"
+_NAMED_FILE = re.compile(r"named-[0-9a-f]{64}\Z")
 _UPLOAD = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -66,9 +69,17 @@ class StorePaths:
         """The growing file of a digest."""
         return f"{self._partials}/{digest.algorithm}-{digest.hex}"
 
+    def partial_named(self, key: str) -> str:
+        """The growing file of a name that does not tell its digest."""
+        return f"{self._partials}/{_NAMED}{Digest.of(key.encode('utf-8', 'surrogatepass')).hex}"
+
     def notes(self, digest: Digest) -> str:
         """What is told about the growing file of a digest."""
-        return self.partial(digest) + NOTES
+        return self.notes_of(self.partial(digest))
+
+    def notes_of(self, partial: str) -> str:
+        """What is told about a growing file."""
+        return partial + NOTES
 
     def scratch(self) -> str:
         """A new name for a file that is not complete yet."""
@@ -94,12 +105,19 @@ class StorePaths:
         """A new name for a state file that belongs to no upload any more."""
         return f"{self._uploads}/{secrets.token_hex(16)}{SPARE}"
 
-    def digest_of(self, name: str) -> Digest | None:
-        """The digest whose partial file, or its notes, has this name; None if it is neither."""
+    def partial_of(self, name: str) -> tuple[str, Digest | None] | None:
+        """The partial file that has this name, or whose notes have it, and its digest if its name tells that.
+
+        None if it is neither.
+        """
+        stem = name.removesuffix(NOTES)
+        if _NAMED_FILE.match(stem) is not None:
+            return f"{self._partials}/{stem}", None
         try:
-            return Digest.parse(name.removesuffix(NOTES).replace("-", ":", 1))
+            digest = Digest.parse(stem.replace("-", ":", 1))
         except ValueError:
             return None
+        return self.partial(digest), digest
 
     def create(self) -> None:
         """Make the directories. Raises ConfigError."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from mxart.digest import Digest, Hash
+from mxart.digest import Hash
 from mxart.message import Tap
 from mxart.store.files import WriteAt, start_writeback
 
@@ -48,9 +48,9 @@ class Recorder:
     `end` is up to where the file is written; whenever it has grown, `publish` is called in the thread.
     """
 
-    def __init__(self, digest: Digest, write_at: WriteAt, publish: Callable[[], None], end: int) -> None:
+    def __init__(self, fresh: Hash, write_at: WriteAt, publish: Callable[[], None], end: int) -> None:
         self.end = end
-        self._hash: Hash = digest.hasher()
+        self._hash = fresh
         self._write_at = write_at
         self._publish = publish
         self._synced = end

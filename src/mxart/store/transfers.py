@@ -1,4 +1,4 @@
-"""Downloads under way: one for each digest, whatever the number of requests and worker processes.
+"""Downloads under way: one for each digest, or name, whatever the number of requests and worker processes.
 
 `join` finds the digest among the blobs, or among what this process takes part in; else it opens the
 partial file and tries its lock.  Whoever gets it writes (module writing), everybody else follows
@@ -18,24 +18,26 @@ from collections.abc import Callable
 
 import trio
 
-from mxart.body import Source
 from mxart.digest import Digest
-from mxart.errors import Problem, UpstreamUnavailable
+from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers
-from mxart.store.base import Joined, Origin
+from mxart.store.base import Joined, Naming, Origin
 from mxart.store.blobs import DiskBlobs
 from mxart.store.download import Download
 from mxart.store.files import WriteAt, as_problem, remove, write_at
 from mxart.store.following import follow
 from mxart.store.growing import GrowingFile
+from mxart.store.keeping import Keeping
 from mxart.store.locks import elect
 from mxart.store.notes import Notes
 from mxart.store.paths import StorePaths
+from mxart.store.promises import ByDigest, ByName, Promise, strong
 from mxart.store.writing import Writing
 
 log = logging.getLogger(__name__)
 
 _THREADS = 8
+_BEGINNINGS = 4
 
 
 class DiskTransfers:
@@ -46,7 +48,7 @@ class DiskTransfers:
         self._blobs = blobs
         self._write = write
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._running: dict[Digest, Download] = {}
+        self._running: dict[Digest | str, Download] = {}
         self._tasks = 0
         self._idle: list[Callable[[], None]] = []
         self._nursery: trio.Nursery | None = None
@@ -83,70 +85,80 @@ class DiskTransfers:
         return self._tasks
 
     async def join(self, digest: Digest, size: int | None, origin: Origin) -> Joined:
-        stored: Source | None = self._blobs.open(digest)
-        if stored is not None:
-            return Joined(stored, Headers(), started=False)
-        download = self._running.get(digest)
+        return await self._join(digest, ByDigest(digest, self._paths), size, origin)
+
+    async def join_named(self, key: str, origin: Origin, naming: Naming) -> Joined:
+        return await self._join(key, ByName(key, naming, self._paths), None, origin)
+
+    async def _join(self, key: Digest | str, promise: Promise, size: int | None, origin: Origin) -> Joined:
+        if (stored := self._stored(promise)) is not None:
+            return stored
+        download = self._running.get(key)
         started = False
         if download is None or not download.file.whole:
-            found = self._begin(digest, size, origin)
+            found = self._begin(key, promise, size, origin)
             if not isinstance(found, tuple):
-                return Joined(found, Headers(), started=False)
+                return found
             download, started = found
         return await download.join(size, started)
 
-    def _begin(self, digest: Digest, size: int | None, origin: Origin) -> tuple[Download, bool] | Source:
+    def _stored(self, promise: Promise) -> Joined | None:
+        """What is among the blobs."""
+        digest = promise.settled()
+        source = self._blobs.open(digest) if digest is not None else None
+        return None if source is None else Joined(source, Headers(), started=False, digest=digest)
+
+    def _begin(
+        self, key: Digest | str, promise: Promise, size: int | None, origin: Origin
+    ) -> tuple[Download, bool] | Joined:
         """Start taking part, as the writer (True) or as a follower; or find that it has become a blob just now."""
         if self._nursery is None:
             raise UpstreamUnavailable("the server is shutting down", retry_after=5.0)
-        path = self._paths.partial(digest)
         inode = 0
         try:
-            disk, won = elect(path)
+            disk, won = elect(promise.path)
             inode = os.fstat(disk).st_ino
         except OSError as error:
-            problem = as_problem(error, str(digest))
+            problem = as_problem(error, promise.label)
             if isinstance(problem, UpstreamUnavailable):
                 raise problem from error
-            log.warning("%s: cannot be stored: %s", digest, error)
+            log.warning("%s: cannot be stored: %s", promise.label, error)
             disk, won = None, False
         if disk is not None and won:
             try:
-                stored = self._blobs.open(digest)
+                stored = self._stored(promise)
             except Problem:
                 os.close(disk)
                 raise
             if stored is not None:  # renamed between our two looks; what we opened is a new, or an old, leftover
-                remove(path)
+                remove(promise.path)
                 os.close(disk)
                 return stored
-        download = Download(
-            digest, size, origin, path=path, file=GrowingFile(disk), notes=Notes(self._paths.notes(digest), inode)
-        )
-        self._running[digest] = download
+        file = GrowingFile(disk, entire=promise.named)
+        download = Download(promise, size, origin, file=file, notes=Notes(promise.notes, inode))
+        self._running[key] = download
         self._tasks += 1
         writer = won or disk is None
-        self._nursery.start_soon(self._take_part, download, writer, won)
+        self._nursery.start_soon(self._take_part, key, download, writer, won)
         return download, writer
 
-    async def _take_part(self, download: Download, writer: bool, stored: bool) -> None:
+    async def _take_part(self, key: Digest | str, download: Download, writer: bool, stored: bool) -> None:
         """A download's task, from its beginning to its end in this process."""
         try:
             if not writer:
-                try:
-                    followed = await follow(download, self._paths)
-                except OSError as error:
-                    download.fail(as_problem(error, str(download.digest)))
-                    return
+                followed = await follow(download, self._paths)
                 if followed is None:
                     return
                 stored = followed
-            self._resume(download)
-            await Writing(download, self._paths, self._write, self._threads, stored=stored).run()
+            await self._write_it(download, stored)
+        except OSError as error:
+            download.fail(as_problem(error, download.label))
+        except Problem as problem:  # nobody can tell what has its name by now
+            download.fail(problem)
         finally:
             download.fail(UpstreamUnavailable("the server is shutting down", retry_after=5.0))
-            if self._running.get(download.digest) is download:
-                del self._running[download.digest]
+            if self._running.get(key) is download:
+                del self._running[key]
             download.notes.close()
             download.file.let_go()
             self._tasks -= 1
@@ -155,18 +167,40 @@ class DiskTransfers:
                 for tell in idle:
                     tell()
 
-    def _resume(self, download: Download) -> None:
-        """Take in what is on disk already; if that is all of it, no origin is needed any more."""
-        if download.file.disk is None:
-            return
-        notes = download.notes
+    async def _write_it(self, download: Download, stored: bool) -> None:
+        """Bring a download to its end as its writer. Raises OSError where a new file is needed and cannot be made."""
+        if download.file.disk is not None and not self._resume(download):
+            self._renew(download)
+        for _ in range(_BEGINNINGS):
+            if not await Writing(download, self._paths, self._write, self._threads, stored=stored).run():
+                return
+            log.info("%s: upstream has another file by now, it is begun again", download.label)
+            self._renew(download)
+        download.fail(UpstreamFailed(f"{download.label}: upstream's file changes all the time"))
+
+    def _renew(self, download: Download) -> None:
+        Keeping(download, self._paths, stored=True).renew()
+
+    def _resume(self, download: Download) -> bool:
+        """Take in what is on disk already; if that is all of it, no origin is needed any more.
+
+        False: upstream could not be asked for the rest, and nobody has been told anything.
+        """
+        file, notes, promise = download.file, download.notes, download.promise
+        assert file.disk is not None
         notes.read()
-        size = os.fstat(download.file.disk).st_size
+        size = os.fstat(file.disk).st_size
         total = download.size if notes.total is None else notes.total
         if size == 0:
-            return
-        log.info("%s: going on at %d of %s bytes", download.digest, size, total)
-        download.file.announce(total)
-        download.file.advance(size)
+            return True
+        if promise.named:
+            resumable = notes.headers is not None and bool(strong(notes.headers))
+            if size != total and not resumable and not download.told:
+                return False
+            file.withhold()  # until upstream confirms it, or it is judged
+        log.info("%s: going on at %d of %s bytes", download.label, size, total)
+        file.announce(total)
+        file.advance(size)
         if size == total:
             download.begin(total, notes.headers or Headers())
+        return True

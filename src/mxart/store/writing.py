@@ -12,11 +12,13 @@ An origin that has a tap instead, and much to give, calls `Writing.draw`: then a
 
 Every end of it::
 
-    origin returns, length and digest right   readers released, then fsync and rename: stored
+    origin returns, judged right              readers released, then fsync and rename: stored
     ... disk was full                         readers released, nothing stored
     origin returns, anything wrong            readers cut, partial file removed
+    ... nobody can tell now                   readers cut, partial file kept to be judged again
     bytes past the end, another total         the same
     origin raises                             readers cut (or told, before the head); partial file kept to be resumed
+    upstream has another file than before     begun again if nobody was told anything; else readers cut, file removed
     disk full and nobody reads any more       stopped, partial file removed
     cancelled (shutdown)                      as if the origin had raised
 """
@@ -32,10 +34,11 @@ from functools import partial
 import trio
 
 from mxart.digest import Digest
-from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.errors import Problem, StorageFull, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Tap
 from mxart.store.download import Download
 from mxart.store.files import WriteAt, rest_of
+from mxart.store.judging import UNTOLD, verdict
 from mxart.store.keeping import Keeping
 from mxart.store.notes import Note
 from mxart.store.paths import StorePaths
@@ -74,10 +77,12 @@ class Writing:
         self._hurry = False  # somebody waits for the queue to be empty
         self._ended = False  # the origin will deliver nothing more
         self._wrong: str | None = None  # why the bytes can never be right, whatever the origin says
+        self._full: str | None = None  # why they can be judged by nobody, though they may be right
+        self._changed = False  # upstream has another file than the one that is there in part
         self._work = trio.lowlevel.ParkingLot()
         self._space = trio.lowlevel.ParkingLot()
         tell = partial(trio.lowlevel.current_trio_token().run_sync_soon, self._advance, idempotent=True)
-        self._recorder = Recorder(download.digest, write_at, tell, self._offset)
+        self._recorder = Recorder(download.promise.hasher(), write_at, tell, self._offset)
 
     # Sink
 
@@ -90,19 +95,20 @@ class Writing:
         return self._download.notes.headers
 
     def begin(self, total: int | None, headers: Headers) -> None:
-        notes = self._download.notes
+        download = self._download
+        notes = download.notes
+        self._confirm(total, headers)
         known = self._download.size if notes.total is None else notes.total
         if total is not None and known is not None and total != known:
             self._wrong = f"upstream now speaks of {total} bytes, before it was {known}"
         elif total is not None and total < self._offset:
             self._wrong = f"upstream now speaks of {total} bytes, and {self._offset} are there"
-        elif total == 0 and self._download.digest != Digest.of(b"", self._download.digest.algorithm):
-            # There would be no last piece to withhold: an empty answer would be complete with its head.
+        elif total == 0 and not download.promise.may_be_empty:
             self._wrong = "upstream sends nothing at all, which has another digest"
         else:
             self._wrong = None
         if self._wrong is not None:
-            raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+            raise self._failed(self._wrong)
         total = known if total is None else total
         if notes.headers is None or notes.total != total:
             note = Note(total=total, headers=headers.items)
@@ -113,13 +119,26 @@ class Writing:
             self._work.unpark_all()
         self._download.begin(total, headers)
 
+    def _confirm(self, total: int | None, headers: Headers) -> None:
+        """Raise UpstreamFailed unless upstream goes on with the file whose first bytes are there.
+
+        They stay what they are: who has read some of them must not be given the rest of another file.
+        """
+        known = self._download.notes.headers
+        # Where all are there, an origin repeats what is known, without a question to upstream.
+        repeated = (total, headers) == (self._offset, known)
+        if self._offset and not repeated and not self._download.promise.same(known, headers):
+            self._changed = True
+            raise self._failed("upstream does not say that it still has the file whose first bytes are here")
+        self._file.release()
+
     async def write(self, chunk: bytes) -> None:
         if not self._download.begun:
             raise RuntimeError("an origin calls begin before write")
         total = self._file.total
         if total is not None and self._offset + len(chunk) > total:
             self._wrong = f"upstream sent more than the {total} bytes it spoke of"
-            raise UpstreamFailed(f"{self._download.digest}: {self._wrong}", subject="blob")
+            raise self._failed(self._wrong)
         self._offset += len(chunk)
         if self._keeping.stored and self._file.written == 0 and not self._queue:
             chunk = self._write_first(chunk)
@@ -177,24 +196,36 @@ class Writing:
     def _advance(self) -> None:
         self._file.advance(self._recorder.end)
 
+    def _failed(self, why: str) -> UpstreamFailed:
+        return UpstreamFailed(f"{self._download.label}: {why}", subject=self._download.promise.subject)
+
     # The task
 
-    async def run(self) -> None:
-        """Bring the download to one of its ends. Raises nothing but cancellation."""
+    async def run(self) -> bool:
+        """Bring the download to one of its ends. Raises nothing but cancellation.
+
+        Returns whether it is to be begun again from the first byte, with a new file: that is up to the caller, who
+        still has the lock.
+        """
         started = time.monotonic()
         problem: Problem | None = None
         keep = True
         try:
             problem = await self._fetch()
-            if problem is None:
-                keep = await self._judge(started)
+            if self._changed:
+                if self._keeping.stored and not self._download.told:
+                    return True
+                problem = self._broken(self._failed("upstream has another file by now"))
+            elif problem is None:
+                problem = await self._judge(started)
         except Exception as error:
             # One download ends, never the server.
-            log.exception("%s: storing it failed in an unforeseen way", self._download.digest)
-            problem = Problem(f"{self._download.digest}: {type(error).__name__} while storing it")
+            log.exception("%s: storing it failed in an unforeseen way", self._download.label)
+            problem = Problem(f"{self._download.label}: {type(error).__name__} while storing it")
         finally:
             # Also when cancelled: no awaits from here on.
-            if not self._file.verified:
+            again = self._changed and self._wrong is None
+            if not self._file.verified and not again:
                 problem = problem or self._download.problem
                 problem = problem or UpstreamUnavailable("the server is shutting down", retry_after=5.0)
                 keep = keep and self._wrong is None and self._file.written > 0
@@ -202,13 +233,15 @@ class Writing:
                 log.log(
                     logging.WARNING if self._download.begun else logging.INFO,
                     "%s: download ended at %d of %s bytes: %s; partial file %s",
-                    self._download.digest,
+                    self._download.label,
                     self._file.written,
                     self._file.total,
                     problem.message,
                     "kept" if keep and self._keeping.stored else "removed",
                 )
-            self._keeping.leave(keep)
+            if not again:
+                self._keeping.leave(keep)
+        return False
 
     async def _fetch(self) -> Problem | None:
         """Run origin and storing side by side until one of them ends. Returns what went wrong, if that is known."""
@@ -222,15 +255,17 @@ class Writing:
                 except Problem as error:
                     problem = error
                 except Exception as error:
-                    log.exception("%s: the origin failed in an unforeseen way", self._download.digest)
-                    problem = UpstreamFailed(f"{self._download.digest}: {type(error).__name__}: {error}")
+                    log.exception("%s: the origin failed in an unforeseen way", self._download.label)
+                    problem = UpstreamFailed(f"{self._download.label}: {type(error).__name__}: {error}")
             self._ended = True
             self._work.unpark_all()
             if problem is not None and not (self._keeping.stored and self._rehashed):
                 nursery.cancel_scope.cancel()  # else what has been delivered is written, to be resumed from there
             stopped = False
+        if self._full is not None:
+            problem = StorageFull(f"{self._download.label}: {self._full}", subject=self._download.promise.subject)
         if problem is None and (stopped or self._wrong is not None):
-            problem = UpstreamFailed(f"{self._download.digest}: {self._wrong or 'nobody reads it any more'}")
+            problem = self._failed(self._wrong or "nobody reads it any more")
         return problem
 
     async def _store(self, scope: trio.CancelScope) -> None:
@@ -290,7 +325,7 @@ class Writing:
     def _lose_disk(self, error: OSError) -> None:
         log.error(
             "%s: cannot be stored: %s; it goes on from memory to those who read it, and is not kept",
-            self._download.digest,
+            self._download.label,
             error.strerror or error,
         )
         self._keeping.forsake()
@@ -303,6 +338,9 @@ class Writing:
             while view:
                 while (room := self._file.room()) == 0:
                     self._check_readers()
+                    if self._file.entire:
+                        self._full = "the disk is full, and too much of it is still to come to be judged in memory"
+                        raise _NobodyReads(self._full)
                     await self._file.moved()
                 self._check_readers()
                 count = os.pwrite(memory, view[:room], self._file.written)
@@ -315,33 +353,37 @@ class Writing:
         if self._file.readers == 0:
             raise _NobodyReads("the disk is full and nobody reads it any more")
 
-    async def _judge(self, started: float) -> bool:
-        """The origin has delivered all it has: if it is right, store it. Returns whether the partial file may stay."""
-        file, digest = self._file, self._download.digest
+    async def _judge(self, started: float) -> Problem | None:
+        """The origin has delivered all it has: if it is right, store it."""
+        download, file = self._download, self._file
         total = file.written if file.total is None else file.total
-        found = self._recorder.hexdigest()
+        digest = Digest(download.promise.algorithm, self._recorder.hexdigest())
         if file.written != total:
-            self._wrong = f"upstream sent {file.written} of {total} bytes"
-        elif found != digest.hex:
-            self._wrong = f"what upstream sent has the digest {digest.algorithm}:{found}"
-        if self._wrong is not None:
-            if not self._keeping.untold:  # who has been told nothing finds the file gone, and starts again
-                self._keeping.tell(Note(broken=self._wrong))
-            self._download.fail(UpstreamFailed(f"{digest}: {self._wrong}", subject="blob"))
-            return False
-        self._download.finish()
-        self._keeping.tell(Note(verified=True))
+            return self._broken(self._failed(f"upstream sent {file.written} of {total} bytes"))
+        problem = await verdict(download, digest)
+        if problem is not None:
+            return problem if isinstance(problem, UNTOLD) else self._broken(problem)
+        download.finish(digest)
+        self._keeping.tell(Note(verified=True, digest=str(digest)))
         if not self._keeping.stored:
-            return False
+            return None
         # Readers have everything now; what follows keeps nobody waiting.
         try:
-            await trio.to_thread.run_sync(self._keeping.commit, digest, limiter=self._threads)
-        except OSError as error:
-            log.warning("%s: verified, but cannot be stored: %s", digest, error)
-            return False
-        log.info("%s: stored, %d bytes in %.3f s", digest, file.written, time.monotonic() - started)
-        self._keeping.stored = False  # the partial file is no more
-        return True
+            await self._keeping.commit(digest, self._threads)
+        except (OSError, Problem) as error:
+            log.warning("%s: verified, but cannot be stored: %s", download.label, error)
+            self._keeping.forsake()
+            return None
+        log.info("%s: stored, %d bytes in %.3f s", download.label, file.written, time.monotonic() - started)
+        return None
+
+    def _broken(self, problem: Problem) -> Problem:
+        """The bytes are wrong: every process says so, and they go."""
+        self._wrong = problem.message
+        if not self._keeping.untold:  # who has been told nothing finds the file gone, and starts again
+            self._keeping.tell(Note(broken=problem.message))
+        self._download.fail(problem)
+        return problem
 
 
 async def _give_way(enough: Callable[[], bool] = lambda: False) -> None:
