@@ -69,7 +69,7 @@ def retire_one(config: Config, name: str, dry_run: bool, note: Note | None, tell
     try:
         with opened(task) as ledger:
             return retire(ledger, member, time.time(), dry_run=dry_run, note=note, tell=tell, pause=pause)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise Failed(f"the catalog cannot be used: {error}") from error
 
 
