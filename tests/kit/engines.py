@@ -53,7 +53,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
         self._service = Service(
             "containerd", [program("containerd"), "--config", config], folder, env=self.env, within=inside.enter
         )
-        self._service.wait_for_line("containerd successfully booted")
+        self._service.wait_for_line("containerd successfully booted", seconds=60)
         self._base = [program("ctr"), "--address", str(self._socket)]
         self._users: dict[str, str] = {}
 
