@@ -21,6 +21,7 @@ from mxart.access.scopes import Scope
 from mxart.access.tokens import Tokens
 from mxart.errors import Unauthorized
 from mxart.message import Peer
+from mxart.repos.operations import Listed
 from mxart.server import authentication, passwords
 
 PASSWORD = "correct horse"
@@ -380,6 +381,29 @@ async def test_a_catalog_shows_what_one_may_see_with_any_credentials(world: Worl
     response, _ = await world.ask("/v2/_catalog", bearer(await world.token(basic("ann", PASSWORD))))
     assert response.status == 401
     assert 'scope="registry:catalog:*",error="insufficient_scope"' in challenge(response)
+
+
+async def test_a_catalog_of_many_names_keeps_nobody_else_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"secret/app{number}" for number in range(5000)]
+
+    async def listing(*_: object) -> Listed:
+        return Listed(names, more=False)
+
+    monkeypatch.setattr(world.repositories["oci"], "listing", listing)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        response, _ = await world.ask("/v2/_catalog")
+        nursery.cancel_scope.cancel()
+    assert response.status == 200
+    assert turns >= 20
 
 
 async def test_every_denied_request_and_every_write_is_in_the_audit_log_and_no_secret(world: World) -> None:

@@ -15,6 +15,7 @@ from mxart.access.base import ACTIONS
 from mxart.config import Repository as Settings
 from mxart.message import Request
 from mxart.repos.base import Caller
+from mxart.repos.seen import judged
 from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Paged, Record, operation
 from mxart.web.shelves import RepositoryName, Shelves
 
@@ -103,29 +104,32 @@ class RepositoryOperations:
 
     async def _list(self, asked: Asked[Paged, Nothing]) -> Repositories:
         names = [name for name in sorted(self._shelves.settings) if name > asked.where.after]
-        seen = [name for name in names if self._is_visible(name, asked.caller)]
+        seen = [name for name in names if await self._is_visible(name, asked.caller)]
         shown = seen[: asked.where.limit]
-        items = [self._shown(self._shelves.settings[name], asked.caller, asked.request) for name in shown]
+        items = [await self._shown(self._shelves.settings[name], asked.caller, asked.request) for name in shown]
         return Repositories(items=items, next=shown[-1] if len(seen) > len(shown) else "")
 
     async def _get(self, asked: Asked[InRepository, Nothing]) -> Repository:
         settings = self._shelves.found(asked.where.repository)
-        if not self._is_visible(settings.name, asked.caller):
+        if not await self._is_visible(settings.name, asked.caller):
             asked.caller.grants.demand("read", settings.name, "")
-        return self._shown(settings, asked.caller, asked.request)
+        return await self._shown(settings, asked.caller, asked.request)
 
-    def _is_visible(self, name: str, caller: Caller) -> bool:
+    async def _is_visible(self, name: str, caller: Caller) -> bool:
         """Whether he may read it, or something in it: of its first packages, which is as far as anybody waits."""
         if caller.grants.sees(name, ""):
             return True
-        some = (PackagesWanted(repository=name, limit=1), caller)
-        return any(next(self._seen(keeper, *some, most=_STEP), "") for keeper in self._shelves.keepers(name))
+        wanted = PackagesWanted(repository=name, limit=1)
+        for keeper in self._shelves.keepers(name):
+            if await self._seen(keeper, wanted, caller, most=_STEP):
+                return True
+        return False
 
     async def _packages(self, asked: Asked[PackagesWanted, Nothing]) -> Packages:
         where, caller = asked.where, asked.caller
         kept: dict[str, str] = {}
         for member in self._shelves.keepers(where.repository):
-            for name in self._seen(member, where, caller):
+            for name in await self._seen(member, where, caller):
                 kept.setdefault(name, member)
         if not kept:  # who may see nothing is told why
             caller.grants.demand("read", where.repository, "")
@@ -133,26 +137,26 @@ class RepositoryOperations:
         items = [Package(name=name, repository=kept[name]) for name in names]
         return Packages(items=items, next=names[-1] if len(kept) > len(names) else "")
 
-    def _seen(self, member: str, where: PackagesWanted, caller: Caller, *, most: int | None = None) -> Iterator[str]:
+    async def _seen(self, member: str, where: PackagesWanted, caller: Caller, *, most: int | None = None) -> list[str]:
         """Names of one repository that the caller may see: one more than the page holds, where there are so many.
 
         `most`: how many are looked at, None for all.
         """
-        grants, after, left = caller.grants, where.after, where.limit + 1
+        grants, after, wanted = caller.grants, where.after, where.limit + 1
+        seen: list[str] = []
+
+        def sees(name: str) -> bool:
+            # A name within a group is judged by the group's rules and by the member's.
+            return grants.sees(where.repository, name) and grants.sees(member, name)
+
         while True:
             names = self._shelves.contents.packages(member, after, most or _STEP)
-            for name in names:
-                # A name within a group is judged by the group's rules and by the member's.
-                if grants.sees(where.repository, name) and grants.sees(member, name):
-                    yield name
-                    left -= 1
-                    if not left:
-                        return
-            if len(names) < _STEP or most is not None:
-                return
+            seen += await judged(names, sees, wanted - len(seen))
+            if len(seen) == wanted or len(names) < _STEP or most is not None:
+                return seen
             after = names[-1]
 
-    def _shown(self, settings: Settings, caller: Caller, request: Request) -> Repository:
+    async def _shown(self, settings: Settings, caller: Caller, request: Request) -> Repository:
         grants = caller.grants
         here = self._url or f"{request.peer.scheme}://{request.authority}"
         return Repository(
@@ -166,7 +170,7 @@ class RepositoryOperations:
             hosts=list(settings.hosts),
             path=settings.path,
             store=settings.store,
-            members=[member for member in settings.members if self._is_visible(member, caller)],
+            members=[member for member in settings.members if await self._is_visible(member, caller)],
             upstreams=list(settings.upstreams) if grants.may("manage", settings.name, "") else [],
             actions=[action for action in ACTIONS if grants.may(action, settings.name, "")],
         )
