@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mxart.access import schema
+from mxart.access import directory, schema
 from mxart.access.credentials import (
     API_PREFIX,
     check_password,
@@ -21,7 +22,7 @@ from mxart.access.credentials import (
 )
 from mxart.access.directory import MAX_LOGINS, Directory
 from mxart.access.management import ADMIN, Management, parse_life
-from mxart.access.people import Ceiling
+from mxart.access.people import Ceiling, User
 from mxart.errors import BadRequest, ConfigError, Conflict, NotFound, Problem, StorageFull
 
 PASSWORD = "correct horse battery"
@@ -281,3 +282,33 @@ def test_a_file_that_cannot_be_written_is_told_in_words(world: World) -> None:
     world.directory._writing.execute("PRAGMA query_only = ON")
     with pytest.raises(Problem, match="cannot be changed: attempt to write a readonly database"):
         world.directory.add_group("core")
+
+
+def test_a_change_is_seen_while_another_thread_reads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is kept out by a command while a call of the API looks through the users in a thread."""
+    world.manage.create_user("ann", PASSWORD)
+    watching = Directory(world.path)
+    before, version = watching.user("ann"), watching.version()
+    half, over = threading.Event(), threading.Event()
+    make = directory._user
+
+    def slowly(row: tuple[object, ...]) -> User:
+        if threading.current_thread() is not threading.main_thread():
+            half.set()
+            assert over.wait(20)
+        return make(row)
+
+    monkeypatch.setattr(directory, "_user", slowly)
+    reading = threading.Thread(target=watching.users)
+    reading.start()
+    try:
+        assert half.wait(20)
+        world.directory.set_disabled("ann", True)
+        after = watching.user("ann")
+        assert watching.version() != version
+    finally:
+        over.set()
+        reading.join()
+    assert before is not None
+    assert after is not None
+    assert (before.disabled, after.disabled) == (False, True)

@@ -46,6 +46,7 @@ class Directory:
         except sqlite3.Error as error:
             raise ConfigError(f"{path}: the users cannot be read: {error}") from error
         self._turn = threading.Lock()
+        self._reading_turn = threading.Lock()
         self._moved = moved
         self._tell = tell
         self._seen: int | None = None
@@ -71,48 +72,59 @@ class Directory:
         return self._version
 
     def _look(self) -> int:
-        (found,) = self._reading.execute("PRAGMA data_version").fetchone()
+        ((found,),) = self._rows("PRAGMA data_version")
         assert isinstance(found, int)
         return found
 
     # reading
 
+    def _rows(self, question: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """All rows of an answer. No question stays half read while another thread asks: what the connection sees would
+        stand still until then, and an old user be taken for the one after a change.
+        """
+        with self._reading_turn:
+            return self._reading.execute(question, parameters).fetchall()
+
+    def _row(self, question: str, parameters: tuple[object, ...]) -> tuple[Any, ...] | None:
+        return next(iter(self._rows(question, parameters)), None)
+
     def user(self, name: str) -> User | None:
         """Somebody by name."""
-        return next(map(_user, self._reading.execute(f"{_USER} WHERE users.name = ?", (name,))), None)
+        row = self._row(f"{_USER} WHERE users.name = ?", (name,))
+        return _user(row) if row is not None else None
 
     def user_of(self, number: int) -> User | None:
         """Somebody by number."""
-        return next(map(_user, self._reading.execute(f"{_USER} WHERE users.id = ?", (number,))), None)
+        row = self._row(f"{_USER} WHERE users.id = ?", (number,))
+        return _user(row) if row is not None else None
 
     def users(self) -> list[User]:
         """Everybody, by name."""
-        return [_user(row) for row in self._reading.execute(f"{_USER} ORDER BY users.name")]
+        return [_user(row) for row in self._rows(f"{_USER} ORDER BY users.name")]
 
     def password(self, name: str) -> str:
         """What is kept of somebody's password; "" if he has none, or is not there."""
-        row = self._reading.execute("SELECT password FROM users WHERE name = ?", (name,)).fetchone()
+        row = self._row("SELECT password FROM users WHERE name = ?", (name,))
         return str(row[0]) if row is not None else ""
 
     def groups(self) -> dict[str, list[str]]:
         """Every group, with the names of its members; both in order. Those that are built in have no list."""
-        found: dict[str, list[str]] = {
-            name: [] for (name,) in self._reading.execute("SELECT name FROM groups ORDER BY name")
-        }
-        for group, user in self._reading.execute(
+        found: dict[str, list[str]] = {name: [] for (name,) in self._rows("SELECT name FROM groups ORDER BY name")}
+        for group, user in self._rows(
             """SELECT groups.name, users.name FROM members JOIN groups ON groups.id = "group"
             JOIN users ON users.id = members.user ORDER BY 1, 2"""
         ):
-            found[group].append(user)
+            found.setdefault(group, []).append(user)  # it may be made just now
         return found
 
     def token(self, number: str) -> Token | None:
         """A token by what stands in the middle of it."""
-        return next(map(_token, self._reading.execute(f"{_TOKEN} WHERE tokens.id = ?", (number,))), None)
+        row = self._row(f"{_TOKEN} WHERE tokens.id = ?", (number,))
+        return _token(row) if row is not None else None
 
     def tokens(self, user: str | None = None, kind: Kind | None = None) -> list[Token]:
         """Tokens, by user and age; of one user, of one kind."""
-        rows = self._reading.execute(
+        rows = self._rows(
             f"{_TOKEN} WHERE (?1 IS NULL OR users.name = ?1) AND (?2 IS NULL OR kind = ?2)"
             " ORDER BY users.name, tokens.created, tokens.id",
             (user, kind),
@@ -121,7 +133,7 @@ class Directory:
 
     def fact(self, name: str) -> str:
         """Something that was noted; "" if it was not."""
-        row = self._reading.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row is not None else ""
 
     # writing: each is on disk when it returns
