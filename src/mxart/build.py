@@ -154,7 +154,7 @@ class Parts:
             self._memory,
         )
         if settings.kind == "local":
-            return Local(name, _format(settings), stock, lends=self._lends)
+            return Local(name, _format(settings), stock, lends=self._lends, max_upload=self._config.limits.max_body)
         remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
         if settings.index:
             index = self._remote(name, settings, (settings.index,), Credentials())

@@ -13,7 +13,7 @@ import trio
 
 from mxart.access.base import Action
 from mxart.digest import Digest
-from mxart.errors import Forbidden
+from mxart.errors import Forbidden, TooLarge
 from mxart.message import RequestBody
 from mxart.store.base import DigestMismatch, FileRecord, Upload, UploadState, UploadUnknown
 from mxart.store.published import (
@@ -214,6 +214,8 @@ class _FakeUpload:
         data = self._uploads.data[self.state.id]
         try:
             while chunk := await body.receive():
+                if limit is not None and len(data) + len(chunk) > limit:
+                    raise TooLarge(f"the most is {limit} bytes")
                 data += chunk
         finally:
             self.state.offset = len(data)

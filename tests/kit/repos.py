@@ -467,8 +467,9 @@ class World:
         name: str = "own",
         lends: Callable[[str], bool] = lambda repository: False,
         form: Format | None = None,
+        max_upload: int | None = None,
     ) -> Local:
-        return Local(name, form or Oci(), self.stock, self.clock, lends)
+        return Local(name, form or Oci(), self.stock, self.clock, lends, max_upload)
 
     def publish(self, repository: str, package: str, path: str, data: bytes, media_type: str) -> Digest:
         """What a push will leave behind: a blob and a name, and a tag where the path ends in one."""

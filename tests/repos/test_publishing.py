@@ -76,6 +76,18 @@ async def test_a_blob_is_sent_in_one_request(shop: Shop) -> None:
     assert await body_of(await shop.say("GET", f"/v2/app/blobs/{SUM}")) == LAYER
 
 
+async def test_an_upload_has_no_more_bytes_than_one_request_may_have_however_it_comes(shop: Shop) -> None:
+    shop.own = shop.world.local(max_upload=3000)
+    location = await shop.begin()
+    assert (await shop.say("PATCH", location, LAYER[:2000])).status == 202
+    assert (await shop.say("PATCH", location, LAYER[2000:3001])).status == 413
+    response = await shop.say("PATCH", location, GivenBody(LAYER[2000:4000], length=None))
+    assert response.status == 413
+    response = await shop.say("POST", f"/v2/app/blobs/uploads/?digest={SUM}", LAYER)
+    assert response.status == 413
+    assert b"3000 bytes" in await body_of(response)
+
+
 async def test_a_blob_is_sent_in_two_requests(shop: Shop) -> None:
     location = await shop.begin()
     response = await shop.say("PUT", f"{location}?digest={SUM}", LAYER)

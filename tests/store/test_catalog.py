@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from mxart.digest import Digest
-from mxart.errors import ConfigError, Problem
+from mxart.errors import ConfigError, Problem, UpstreamUnavailable
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
@@ -184,6 +184,39 @@ async def test_a_write_that_fails_among_others_fails_alone(tmp_path: Path) -> No
             nursery.start_soon(put, str(number), -1 if number % 10 == 5 else 1)
     assert sorted(failed) == ["15", "25", "5"]
     assert all((catalog.file("hub", str(n)) is None) == (str(n) in failed) for n in range(30))
+    catalog.close()
+
+
+async def test_a_write_that_fails_by_a_fault_of_the_program_takes_no_other_with_it(tmp_path: Path) -> None:
+    """What shared its transaction was once told that it is written, and was not."""
+    catalog = SqliteCatalog(tmp_path / "c")
+    told: list[str] = []
+    wrong: list[str] = []
+
+    async def put(path: str, size: int) -> None:
+        try:
+            await catalog.put_file(FileRecord("hub", "p", path, ONE, size, "t"))
+            told.append(path)
+        except OverflowError:
+            wrong.append(path)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(put, str(number), 1 << 64 if number % 10 == 5 else 1)
+    assert sorted(wrong) == ["15", "25", "5"]
+    assert len(told) == 27
+    assert all(catalog.file("hub", path) is not None for path in told)
+    catalog.close()
+
+
+async def test_a_catalog_that_others_write_to_for_long_is_busy_and_not_broken(tmp_path: Path) -> None:
+    catalog = SqliteCatalog(tmp_path / "c", busy_seconds=0.05)
+    with sqlite3.connect(tmp_path / "c", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UpstreamUnavailable):
+            await catalog.put_file(record("a"))
+    other.close()
+    await catalog.put_file(record("a"))
     catalog.close()
 
 

@@ -10,9 +10,10 @@ import pytest
 import trio
 
 from mxart.digest import Digest
-from mxart.store import schema
+from mxart.store import publications, schema
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
+from mxart.store.generation import Generation
 from mxart.store.publications import SqlitePublications
 from mxart.store.published import (
     MAX_DEPTH,
@@ -259,6 +260,45 @@ async def test_indexes_nest_so_deep_and_no_deeper(shop: Shop) -> None:
     with pytest.raises(TooDeep):
         await shop.publications.publish(manifest("top", top, nests=True), there)
     assert not shop.holds(f"app/manifests/{Digest.of(b'top')}")
+
+
+async def test_indexes_that_share_all_below_them_are_judged_by_looking_at_each_once(shop: Shop) -> None:
+    """Eight levels of eight that need all eight below: sixteen million ways down."""
+    await shop.publications.publish(manifest("0 0"), there)
+    below = ["0 0"]
+    for level in range(1, 9):
+        needs = [need(Digest.of(mark.encode()), kind="manifests") for mark in below]
+        below = [f"{level} {number}" for number in range(8)]
+        for mark in below:
+            await shop.publications.publish(manifest(mark, *needs, nests=True), there)
+
+
+async def test_what_is_below_a_file_is_looked_at_only_so_far(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publications, "MAX_BELOW", 6)
+    await shop.publications.publish(blob(LAYER), there)
+    for mark in "abc":
+        await shop.publications.publish(manifest(mark, need(LAYER)), there)
+    needs = [need(Digest.of(mark.encode()), kind="manifests") for mark in "abc"]
+    await shop.publications.publish(manifest("three", *needs, nests=True), there)
+    with pytest.raises(TooDeep, match="more than 6 files"):
+        await shop.publications.publish(manifest("four", *needs, need(LAYER), nests=True), there)
+    assert not shop.holds(f"app/manifests/{Digest.of(b'four')}")
+
+
+async def test_a_version_of_very_many_tags_goes_bit_by_bit(tmp_path: Path) -> None:
+    """So that nobody waits for the one who made them."""
+    names = tuple(f"{number:04}" for number in range(1200))
+    one = manifest("one", tags=names)
+    commits = Generation()
+    catalog = SqliteCatalog(tmp_path / "c", commits)
+    publications = SqlitePublications(catalog)
+    await publications.publish(one, there)
+    before = commits.value()
+    gone = await publications.withdraw("own", one.record.path, str(one.record.digest))
+    assert gone == Withdrawn(names, 0)
+    assert commits.value() - before >= 3, "it was one transaction"
+    assert not catalog.has_package("own", "app")
+    catalog.close()
 
 
 async def test_referrers_come_by_digest_page_by_page_and_by_type_and_go_with_their_file(shop: Shop) -> None:

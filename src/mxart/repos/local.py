@@ -22,7 +22,7 @@ _RELIANCE = 600.0  # seconds; far less than anybody's grace
 
 
 class Local:
-    """A repository that is its own truth. `lends`: from which others blobs may be mounted, by who may read them."""
+    """A repository that is its own truth. `lends`, `max_upload`: see LocalPublisher."""
 
     site = ""
 
@@ -33,13 +33,14 @@ class Local:
         stock: Stock,
         clock: Callable[[], float] = time.time,
         lends: Callable[[str], bool] = lambda repository: False,
+        max_upload: int | None = None,
     ) -> None:
         self.name = name
         self.format = format
         self._stock = stock
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
-        self._publisher = LocalPublisher(name, format, stock, clock, lends)
+        self._publisher = LocalPublisher(name, format, stock, clock, lends, max_upload)
         self._relied: dict[str, float] = {}  # when that was last written
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}

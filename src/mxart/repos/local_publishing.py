@@ -57,7 +57,8 @@ _CLOSING_SECONDS = 5.0
 class LocalPublisher:
     """`Publisher` (repos.publishing) of one local repository.
 
-    `lends` says of which repositories blobs may be mounted, if the caller may read them there.
+    `lends` says of which repositories blobs may be mounted, if the caller may read them there.  `max_upload`: how many
+    bytes an upload may have, in however many requests they come; None: any number.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class LocalPublisher:
         stock: Stock,
         clock: Callable[[], float],
         lends: Callable[[str], bool],
+        max_upload: int | None = None,
     ) -> None:
         self.name = name
         self._format = format
         self._stock = stock
         self._clock = clock
         self._lends = lends
+        self._max_upload = max_upload
 
     async def write(self, operation: Write, body: RequestBody, trace: Trace, caller: Caller) -> Outcome:
         trace.outcome = "local"
@@ -139,7 +142,8 @@ class LocalPublisher:
             raise WrongOffset(message, _progress(state), subject="upload")
         demand_room = self._stock.publications.demand_room
         most = demand_room(self.name, digest, state.offset + (body.length or 0))
-        await upload.receive(body, most)
+        limits = [limit for limit in (most, self._max_upload) if limit is not None]
+        await upload.receive(body, min(limits, default=None))
         demand_room(self.name, digest, upload.state.offset)
 
     async def _commit(self, upload: Upload, package: str, path: str, digest: Digest) -> Stored:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from mxart.errors import MxartError, Problem, StorageFull
+from mxart.errors import Problem, StorageFull, UpstreamUnavailable
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.generation import Generation
 from mxart.store.rows import as_digest, forget_empty, put_file, put_tag, put_use
@@ -58,7 +58,7 @@ class _Job(Generic[_T]):
         self.work = work
         self.tell = tell
         self.done = False
-        self.error: sqlite3.Error | MxartError | None = None
+        self.error: Exception | None = None
         self.result: list[_T] = []
 
     def attempt(self, db: sqlite3.Connection) -> None:
@@ -69,14 +69,17 @@ class SqliteCatalog:
     """`Catalog` in one file (store.base). One per worker, opened after fork; close it with `aclose`.
 
     Every read raises a Problem if the database cannot be read, every write if it was not written:
-    StorageFull where the disk is full.
+    StorageFull where the disk is full, UpstreamUnavailable where other processes write for too long.
     """
 
-    def __init__(self, path: Path, generation: Generation | None = None) -> None:
-        """Open it, making it or bringing it up to date. Raises ConfigError."""
+    def __init__(self, path: Path, generation: Generation | None = None, busy_seconds: float = 10.0) -> None:
+        """Open it, making it or bringing it up to date. Raises ConfigError.
+
+        A write waits for other processes for `busy_seconds`.
+        """
         prepare(path)
         self._reader = connect(path)
-        self._writer = connect(path)
+        self._writer = connect(path, busy_seconds)
         self._generation = generation
         self._turn = trio.Lock()
         self._jobs: deque[_Job[Any]] = deque()  # filled by the loop, emptied by the writing thread
@@ -226,7 +229,7 @@ class SqliteCatalog:
     async def write(self, work: Callable[[sqlite3.Connection], _T], *, tell: bool = True) -> _T:
         """Do some work in a transaction, and return what it returns once that is durable.
 
-        It runs in a thread; an MxartError that it raises takes back what it did, and is raised here.
+        It runs in a thread; what it raises takes back what it did, and is raised here.
         `tell`: the generation moves.
         """
         job = _Job(work, tell)
@@ -257,15 +260,11 @@ class SqliteCatalog:
             for job in jobs:
                 self._attempt(job)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  # nothing of it is on disk, and each is told so
             if db.in_transaction:
                 db.execute("ROLLBACK")
             for job in jobs:
                 job.error = error
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         if self._generation is not None and any(job.tell and job.error is None for job in jobs):
             self._generation.bump()
         for job in jobs:
@@ -277,7 +276,7 @@ class SqliteCatalog:
         db.execute("SAVEPOINT job")
         try:
             job.attempt(db)
-        except (sqlite3.Error, MxartError) as error:
+        except Exception as error:  # a fault of the program, too, is this one's own, and the others are written
             if not db.in_transaction:
                 raise
             job.error = error
@@ -290,4 +289,6 @@ _TABLE: dict[int, type[Problem]] = {sqlite3.SQLITE_FULL: StorageFull}
 
 def _as_problem(error: sqlite3.Error) -> Problem:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary one (sqlite.org/rescode.html)
+    if code == sqlite3.SQLITE_BUSY:
+        return UpstreamUnavailable("the catalog is busy: others write to it for long", retry_after=2.0)
     return _TABLE.get(code, Problem)(f"the catalog cannot be used: {error}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Any
 
@@ -16,6 +17,7 @@ from mxart.digest import Digest
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.published import (
+    MAX_BELOW,
     MAX_DEPTH,
     Ensure,
     Holder,
@@ -81,21 +83,19 @@ _USE = "INSERT INTO uses (file, last) VALUES (?, ?) ON CONFLICT (file) DO UPDATE
 _LINK = "INSERT INTO links (file, digest) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _PUT_REFERRER = """
     INSERT INTO referrers (file, package, subject, digest, artifact_type, descriptor) VALUES (?, ?, ?, ?, ?, ?)"""
-# Pairs are met once each, so however often the same file is needed on the way this ends soon.
-_DEPTH = """
-    WITH RECURSIVE below (digest, level) AS (
-        SELECT digest, 1 FROM links WHERE file = ?
-        UNION
-        SELECT l.digest, b.level + 1
-        FROM below b JOIN files f ON f.package = ? AND f.digest = b.digest JOIN links l ON l.file = f.id
-        WHERE b.level <= ?)
-    SELECT max(level) FROM below"""
+# What a file needs, and whether that needs others.
+_NEEDS = """
+    SELECT l.digest, EXISTS (SELECT 1 FROM files c CROSS JOIN links n ON n.file = c.id
+                             WHERE c.package = f.package AND c.digest = l.digest)
+    FROM files f CROSS JOIN links l ON l.file = f.id WHERE f.package = ? AND f.digest = ?"""
 _NEEDED_BY = """
     SELECT count(DISTINCT f.digest) FROM links l JOIN files f ON f.id = l.file
     WHERE l.digest = ? AND f.package = ? AND f.id <> ?"""
 _TAGS_OF_VERSION = """
     SELECT t.name, t.file FROM tags t JOIN versions v ON v.id = t.version WHERE v.package = ? AND v.name = ?
-    ORDER BY t.name"""
+    ORDER BY t.name LIMIT ?"""
+# Tags that go in one transaction: some tens of milliseconds.  A version may have any number of them.
+_TAGS_TOGETHER = 500
 
 
 class SqlitePublications:
@@ -125,7 +125,14 @@ class SqlitePublications:
         return bool(await self._catalog.write(lambda db: put_use(db, repository, path, now), tell=False))
 
     async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
-        return await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
+        tags: list[str] = []
+        while True:
+            gone = await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
+            if gone is None:
+                return None
+            tags += gone.tags
+            if not gone.more:
+                return Withdrawn(tuple(tags), gone.needed_by)
 
     def referrers(
         self,
@@ -192,9 +199,7 @@ def _connect(db: sqlite3.Connection, publication: Publication, package: int, fil
     """The file's links and its place among its subject's referrers; these follow from its bytes, so they never move."""
     db.executemany(_LINK, ((file, str(need.digest)) for need in publication.needs))
     if publication.nests:
-        ((depth,),) = db.execute(_DEPTH, (file, package, MAX_DEPTH)).fetchall()
-        if depth is not None and depth > MAX_DEPTH:
-            raise TooDeep(f"it nests deeper than {MAX_DEPTH} levels")
+        _Depths(db, package).of(str(publication.record.digest))
     db.execute("DELETE FROM referrers WHERE file = ?", (file,))  # its descriptor holds the media type
     referrer = publication.referrer
     if referrer is not None:
@@ -203,6 +208,34 @@ def _connect(db: sqlite3.Connection, publication: Publication, package: int, fil
             _PUT_REFERRER,
             (file, package, str(referrer.subject), digest, referrer.artifact_type, referrer.descriptor),
         )
+
+
+class _Depths:
+    """How deep files of a package nest. What many need is looked at once, and not more than `MAX_BELOW` altogether:
+    whoever publishes indexes that share others, level upon level, must not have everybody wait.
+    """
+
+    def __init__(self, db: sqlite3.Connection, package: int) -> None:
+        self._db = db
+        self._package = package
+        self._known: dict[str, int] = {}
+        self._left = MAX_BELOW
+
+    def of(self, digest: str, level: int = 0) -> int:
+        """How many levels are below a file that is `level` levels below the first one. Raises TooDeep."""
+        depth = self._known.get(digest)
+        if depth is None:
+            depth = 0
+            needs = self._db.execute(_NEEDS, (self._package, digest)).fetchmany(self._left + 1)
+            self._left -= len(needs)
+            if self._left < 0:
+                raise TooDeep(f"what it needs, and what that needs in turn, are more than {MAX_BELOW} files")
+            for below, nests in needs:
+                depth = max(depth, 1 + (self.of(below, level + 1) if nests and level < MAX_DEPTH else nests))
+            self._known[digest] = depth
+        if level + depth > MAX_DEPTH:
+            raise TooDeep(f"it nests deeper than {MAX_DEPTH} levels")
+        return depth
 
 
 def _demand(db: sqlite3.Connection, repository: str, needs: Iterable[Need]) -> None:
@@ -230,17 +263,30 @@ def _since(record: FileRecord, kept: FileRecord | None) -> FileRecord:
     return changed(record, created=kept.created) if kept is not None and same else record
 
 
-def _withdraw(db: sqlite3.Connection, repository: str, path: str, version: str) -> Withdrawn | None:
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    """What went in one transaction; `more` has still to go."""
+
+    tags: tuple[str, ...]
+    needed_by: int = 0
+    more: bool = False
+
+
+def _withdraw(db: sqlite3.Connection, repository: str, path: str, version: str) -> _Gone | None:
     rows = db.execute(_FILE, (repository, path)).fetchall()
     if not rows:
         return None
     ((file, package, digest, _, _),) = rows
     tags: list[tuple[str, int]] = []
     if version:
-        tags = db.execute(_TAGS_OF_VERSION, (package, version)).fetchall()
+        tags = db.execute(_TAGS_OF_VERSION, (package, version, _TAGS_TOGETHER + 1)).fetchall()
+        more = len(tags) > _TAGS_TOGETHER
+        del tags[_TAGS_TOGETHER:]
         db.executemany("DELETE FROM files WHERE id = ?", ((own,) for _, own in tags))
+        if more:
+            return _Gone(tuple(tag for tag, _ in tags), more=True)
         db.execute("DELETE FROM versions WHERE package = ? AND name = ?", (package, version))
     ((needed_by,),) = db.execute(_NEEDED_BY, (digest, package, file)).fetchall()
     db.execute("DELETE FROM files WHERE id = ?", (file,))
     forget_empty(db, package)
-    return Withdrawn(tuple(tag for tag, _ in tags), needed_by)
+    return _Gone(tuple(tag for tag, _ in tags), needed_by)

@@ -113,7 +113,7 @@ class Unmet(Refused):
 
 
 class TooDeep(Refused):
-    """What it needs needs others, and so on, for more than `MAX_DEPTH` levels."""
+    """What it needs needs others, and so on, for more than `MAX_DEPTH` levels, or it is more than `MAX_BELOW` files."""
 
 
 class Vanished(Refused):
@@ -121,6 +121,7 @@ class Vanished(Refused):
 
 
 MAX_DEPTH = 16
+MAX_BELOW = 100_000
 
 Ensure = Callable[[], bool]
 """Whether the bytes are in the store; called in a thread, within the transaction that would name them."""
@@ -158,7 +159,8 @@ class Publications(Protocol):
         """Delete a file's name with all that hangs on it; None if it is not there.
 
         `version`: the name of the version that this file is; then the tags that point at it go too, with their own
-        file records.  The bytes stay until they are swept.
+        file records; many hundreds of these in several transactions, the file in the last one.  The bytes stay until
+        they are swept.
         """
         ...
 

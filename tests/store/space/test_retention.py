@@ -135,6 +135,17 @@ def test_signatures_by_tag_are_none_of_the_rules_business() -> None:
     assert set(found) == {":1", "old", f":{names['old']}.sig", "s1", f":{names['never']}.sig", "s3"}
 
 
+def test_what_goes_with_very_many_tags_goes_bit_by_bit() -> None:
+    """A bundle is one transaction, and everybody else waits for that."""
+    found = package([tag(f"v{number:04}", "m", age=1) for number in range(1000)])
+    bundles = plan(found, [Retention(keep=0)], NOW)
+    assert max(len(bundle.going) for bundle in bundles) < 200
+    assert sum(len(bundle.tags) for bundle in bundles) == 1000
+    assert [len(bundle.manifests) for bundle in bundles] == [0] * (len(bundles) - 1) + [1], (
+        "the manifest before its tags"
+    )
+
+
 def test_untagged_manifests_go_when_nobody_pushed_or_pulled_them_for_long() -> None:
     manifests = [manifest("old"), manifest("pulled", used=2), manifest("young", age=3), manifest("child")]
     manifests.append(manifest("index", "child", age=100, used=1))

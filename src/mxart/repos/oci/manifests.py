@@ -21,6 +21,8 @@ from mxart.repos.publishing import Inspection
 from mxart.store.published import Need, Referrer
 
 _MAX_SIZE = (1 << 63) - 1
+# Files that one manifest may refer to: each is looked up in the transaction that publishes it.
+MAX_REFERENCES = 10_000
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z")  # descriptor.md, "Digests"
 # Layers that nobody may hand on are not pushed: whoever pulls gets them from their URLs.
 _ELSEWHERE = (
@@ -60,7 +62,9 @@ def accept(declared: str, digest: Digest | None, data: bytes) -> Facts:
     manifest = _read(data)
     media_type = _media_type(declared, manifest)
     _check_shape(media_type, manifest)
-    for place, descriptor in _descriptors(manifest):
+    for count, (place, descriptor) in enumerate(_descriptors(manifest), 1):
+        if count > MAX_REFERENCES:
+            raise _wrong(f"it refers to more than {MAX_REFERENCES} files, the most that are taken here")
         _check_descriptor(place, descriptor)
     _refuse_double_keys(data)
     found = Digest.of(data, digest.algorithm if digest is not None else "sha256")

@@ -21,6 +21,7 @@ from mxart.config import Retention
 from mxart.patterns import PathPattern
 
 DAY = 24 * 3600.0
+_TOGETHER = 100  # tags in a bundle
 
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})(\..+)?\Z")
 
@@ -209,6 +210,9 @@ def _bundles(
         freed: dict[str, int] = {}
         reasons = []
         mine = [tag for manifest in group for tag in graph.tags_of[manifest.digest]]
+        # A bundle goes in one transaction: where there are very many tags, most go before it, by themselves.
+        bundles += [_alone(tag, tags) for tag in mine[_TOGETHER:]]
+        del mine[_TOGETHER:]
         reasons += [Going("tag", tag.name, tag.digest, tags[tag.name]) for tag in mine]
         for manifest in group:
             why = _why_manifest_goes(graph, manifest, holders.get(manifest.digest, ""), expired)
@@ -220,8 +224,11 @@ def _bundles(
         near = frozenset().union(*(graph.holds(manifest.digest) for manifest in group))
         bundles.append(Bundle(tuple(mine), tuple(group), tuple(reasons), freed, near))
     alone = [tag for tag in graph.package.tags if tag.name in tags and tag.digest not in gone]
-    bundles += [Bundle((tag,), (), (Going("tag", tag.name, tag.digest, tags[tag.name]),), {}) for tag in alone]
-    return bundles
+    return bundles + [_alone(tag, tags) for tag in alone]
+
+
+def _alone(tag: Tag, why: Mapping[str, str]) -> Bundle:
+    return Bundle((tag,), (), (Going("tag", tag.name, tag.digest, why[tag.name]),), {})
 
 
 def _why_manifest_goes(graph: _Graph, manifest: Manifest, holder: str, expired: Mapping[str, str]) -> str:
