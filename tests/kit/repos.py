@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 
 import trio
 from msgspec.structs import replace
@@ -18,13 +19,13 @@ from mxart.digest import Digest
 from mxart.errors import BodyBroken, NotFound, Problem, StorageFull, UpstreamFailed
 from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Format, Repository
+from mxart.repos.base import NOBODY, Caller, Format, Repository, Verifier
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 from mxart.repos.stock import Memory, Stock
-from mxart.store.base import FileRecord, Joined, Origin, Sink, VersionRecord
+from mxart.store.base import FileRecord, Joined, Naming, Origin, Sink, Unjudged, VersionRecord
 from mxart.upstream.base import Ask, Reply
 
 
@@ -83,6 +84,7 @@ class Growing:
         self.total: int | None = len(data) if complete else None
         self.headers: Headers | None = Headers() if complete else None
         self.complete = complete
+        self.digest: Digest | None = None
         self.problem: Problem | None = None
         self.change = trio.Event()
 
@@ -159,6 +161,7 @@ class FakeTransfers:
         self._blobs = blobs
         self._nursery = nursery
         self.running: dict[Digest, Growing] = {}
+        self.named: dict[str, Growing] = {}
         self.leftovers: dict[Digest, tuple[bytes, Headers]] = {}  # partial files of a process that was killed
 
     async def join(self, digest: Digest, size: int | None, origin: Origin) -> Joined:
@@ -177,6 +180,46 @@ class FakeTransfers:
                 raise growing.problem
             await growing.change.wait()
         return Joined(MemoryFile(growing, self._blobs.opened), growing.headers, started)
+
+    async def join_named(self, key: str, origin: Origin, naming: Naming) -> Joined:
+        digest = naming.find()
+        stored = self._blobs.open(digest) if digest is not None else None
+        if stored is not None:
+            return Joined(stored, Headers(), started=False, digest=digest)
+        growing = self.named.get(key)
+        started = growing is None
+        if growing is None:
+            growing = self.named[key] = Growing()
+            self._nursery.start_soon(self._run_named, key, growing, origin, naming)
+        while not growing.data and not growing.complete:
+            if growing.problem is not None:
+                raise growing.problem
+            await growing.change.wait()
+        assert growing.headers is not None
+        return Joined(MemoryFile(growing, self._blobs.opened), growing.headers, started, growing.digest)
+
+    async def _run_named(self, key: str, growing: Growing, origin: Origin, naming: Naming) -> None:
+        try:
+            sink: Sink = _Sink(growing)
+            await origin(sink)
+            data = bytes(growing.data)
+            assert growing.headers is not None
+            digest = Digest.of(data)
+            with BytesIO(data) as file:
+                await naming.judge(Unjudged(file, len(data), digest, growing.headers))
+            growing.digest = digest
+            growing.complete = True
+            growing.total = len(data)
+            growing.tell()
+            await naming.record(digest, len(data), growing.headers)
+            self._blobs.kept[digest] = data
+        except StorageFull:
+            pass  # not kept
+        except Problem as problem:
+            growing.problem = problem
+        finally:
+            del self.named[key]
+            growing.tell()
 
     async def _run(self, digest: Digest, growing: Growing, origin: Origin) -> None:
         try:
@@ -449,6 +492,7 @@ class World:
         rules: Rules | None = None,
         stock: Stock | None = None,
         form: Format | None = None,
+        verifier: Verifier | None = None,
     ) -> Proxy:
         upstream = upstream or self.upstream
         return Proxy(
@@ -460,6 +504,7 @@ class World:
             origin=upstream.origin,
             rules=rules or Rules(),
             clock=self.clock,
+            verifier=verifier,
         )
 
     def local(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from mxart.errors import UpstreamUnavailable
 from mxart.message import Trace
+from mxart.repos.artifacts import Artifacts
 from mxart.repos.documents import Documents
 from mxart.repos.listings import Listings
 from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Referred, Referrers
@@ -21,6 +21,7 @@ class Desk:
         self.remote = remote
         self._documents = Documents(remote)
         self._streams = Streams(remote)
+        self._artifacts = Artifacts(remote)
         self._listings = Listings(remote)
         self._referrals = Referrals(remote)
 
@@ -43,7 +44,7 @@ class Desk:
             case Blob():
                 return await self._streams.find(operation, trace)
             case Artifact():
-                raise UpstreamUnavailable(f"{operation.path} is not kept here, and is not fetched yet")
+                return await self._artifacts.find(operation, trace)
             case _:
                 assert_never(operation)
 

@@ -11,10 +11,11 @@ from typing import Literal
 
 import trio
 
+from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Trace
 from mxart.repos.base import Format, Verifier
-from mxart.repos.operations import Artifact, Document, File, Listing
+from mxart.repos.operations import Artifact, Blob, Document, Facts, File, Listing
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
@@ -125,11 +126,35 @@ class Remote:
             trace.outcome = "negative"
             raise NotFound(f"{self.upstream.name} has no {path}", subject=subject)
 
+    def refuse_offline(self, path: str, subject: str) -> None:
+        """Raise UpstreamUnavailable if upstream is never asked."""
+        if self.rules.offline:
+            raise UpstreamUnavailable(
+                f"repository {self.name} is offline, and {path} is not kept here", subject=subject
+            )
+
     async def note_missing(self, path: str) -> None:
         """Remember that upstream says it has no such file."""
         if self.rules.negative_ttl > 0:
             with self.tolerant(path):
                 await self.stock.catalog.put_missing(self.name, path, self.clock() + self.rules.negative_ttl)
+
+    def record_of(self, file: Blob | Artifact, digest: Digest, facts: Facts, origin: str, size: int) -> FileRecord:
+        """What is noted of an immutable file that upstream has just sent or confirmed."""
+        now = self.clock()
+        return FileRecord(
+            repository=self.name,
+            package=file.package,
+            path=file.path,
+            digest=digest,
+            size=size,
+            media_type=facts.media_type,
+            etag=facts.etag,
+            last_modified=facts.last_modified,
+            origin=origin,
+            created=now,
+            validated=now,
+        )
 
     async def put(self, record: FileRecord) -> None:
         """Record an immutable name unless it is there already with the same bytes."""

@@ -15,7 +15,7 @@ from mxart.body import Body, Source
 from mxart.digest import Digest
 from mxart.message import Headers, Response
 from mxart.repos.base import Format
-from mxart.repos.operations import Document, File, Found
+from mxart.repos.operations import Artifact, Document, Facts, File, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
 from mxart.store.published import Publications
 
@@ -187,30 +187,48 @@ class Shelf:
         now: float = 0.0,
     ) -> Found:
         """A file with the header fields that it is answered with. `warning` makes it stale, as of `now`."""
-        etag = etag_of(record.digest)
         last_modified = _http_date(record.last_modified, record.created)
+        # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
+        # and with no-cache nobody computes with it.
+        age = (("warning", warning), ("age", str(max(0, int(now - record.validated))))) if warning else ()
+        return self._answer(operation, record.digest, record.media_type, last_modified, content, size, age)
+
+    def announce(self, artifact: Artifact, facts: Facts, content: Source | None, size: int | None) -> Found:
+        """One that is not kept, by what upstream says of it: nobody need know its digest yet."""
+        last_modified = _http_date(facts.last_modified, 0.0)
+        return self._answer(artifact, facts.digest, facts.media_type, last_modified, content, size, ())
+
+    def _answer(
+        self,
+        operation: File,
+        digest: Digest | None,
+        media_type: str,
+        last_modified: str,
+        content: bytes | Source | None,
+        size: int | None,
+        age: tuple[tuple[str, str], ...],
+    ) -> Found:
+        etag = etag_of(digest) if digest is not None else ""
         mutable = isinstance(operation, Document) and operation.mutable
         fields = [
-            *self._format.fields(operation, record.digest, record.media_type),
+            *self._format.fields(operation, digest, media_type),
             ("cache-control", self._moving if mutable else self._lasting),
-            ("etag", etag),
         ]
+        if etag:
+            fields.append(("etag", etag))
         if last_modified:
             fields.append(("last-modified", last_modified))
         if size is not None:
             fields.append(("accept-ranges", "bytes"))
-        if warning:
-            # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
-            # and with no-cache nobody computes with it.
-            fields += (("warning", warning), ("age", str(max(0, int(now - record.validated)))))
+        fields += age
         headers = Headers.lowered(tuple(fields))
         return Found(
-            digest=record.digest,
+            digest=digest,
             size=size,
             content=content,
             headers=headers,
             etag=etag,
             last_modified=last_modified,
-            stale=bool(warning),
+            stale=bool(age),
             ready=Response(200, headers, Body((content,))) if isinstance(content, bytes) else None,
         )

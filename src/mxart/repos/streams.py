@@ -25,7 +25,7 @@ from mxart.message import Headers, Tap, Trace
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Blob, Facts, Found
 from mxart.repos.remote import Remote, asked_by, flight_of
-from mxart.store.base import FileRecord, Joined, Origin, Sink
+from mxart.store.base import Joined, Origin, Sink
 
 _log = logging.getLogger(__name__)
 
@@ -97,9 +97,7 @@ class Streams:
                 return found
         else:
             remote.refuse_missing(blob.path, blob.subject, trace)
-        if remote.rules.offline:
-            message = f"repository {remote.name} is offline, and {blob.path} is not kept here"
-            raise UpstreamUnavailable(message, subject=blob.subject)
+        remote.refuse_offline(blob.path, blob.subject)
         try:
             if known is None and remote.stock.blobs.has(blob.digest):
                 trace.decided("%s: its bytes are here under another name; upstream must confirm this one", blob.path)
@@ -138,7 +136,7 @@ class Streams:
         trace.outcome = "revalidated"
         try:
             with remote.tolerant(blob.path):
-                await remote.put(self._record(blob, facts, origin, source.total or 0))
+                await remote.put(remote.record_of(blob, blob.digest, facts, origin, source.total or 0))
         except BaseException:
             source.close()
             raise
@@ -210,7 +208,7 @@ class Streams:
                     joined.source.close()
                 facts = remote.format.facts(blob, joined.headers)
                 with remote.tolerant(blob.path):
-                    await remote.put(self._record(blob, facts, remote.upstream.name, size))
+                    await remote.put(remote.record_of(blob, blob.digest, facts, remote.upstream.name, size))
             except (Problem, BodyBroken) as error:
                 _log.info("%s: %s was not kept: %s", remote.name, blob.path, error)
             except Exception:  # noqa: BLE001 a fault must not end the server; it is logged
@@ -231,25 +229,9 @@ class Streams:
             if claim.holders == 0:
                 del self._claims[path]
 
-    def _record(self, blob: Blob, facts: Facts, origin: str, size: int) -> FileRecord:
-        now = self._remote.clock()
-        return FileRecord(
-            repository=self._remote.name,
-            package=blob.package,
-            path=blob.path,
-            digest=blob.digest,
-            size=size,
-            media_type=facts.media_type,
-            etag=facts.etag,
-            last_modified=facts.last_modified,
-            origin=origin,
-            created=now,
-            validated=now,
-        )
-
     def _found(self, blob: Blob, facts: Facts, content: Source | None, size: int | None) -> Found:
         # Not kept yet, so nothing to date it by but upstream's word.
-        record = replace(self._record(blob, facts, "", 0), created=0.0)
+        record = replace(self._remote.record_of(blob, blob.digest, facts, "", 0), created=0.0)
         return self._remote.shelf.describe(blob, record, content, size=size)
 
 
