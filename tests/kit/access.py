@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import cast
 
 from joserfc import jwt
 from joserfc.jwk import ECKey
@@ -16,6 +17,7 @@ from mxart.access.control import Access, rules_of
 from mxart.access.directory import Directory
 from mxart.access.key_files import KeyFiles, new_key
 from mxart.access.management import Management
+from mxart.body import Body
 from mxart.config import Config
 from mxart.config_file import decode
 from mxart.digest import Digest
@@ -29,6 +31,7 @@ from mxart.server.authentication import Authenticator, Signer
 from mxart.server.challenges import Challenges, Doors
 from mxart.server.guesses import Guesses
 from mxart.server.handler import Gate
+from mxart.server.index import Index
 from mxart.server.metrics import families
 from mxart.server.names import Names, reach_of
 from mxart.server.own import OwnPages
@@ -68,6 +71,17 @@ class Empty:
         return Listed(["team/app", "team/secret"] if operation.of == "packages" else ["1"], more=False)
 
 
+class EmptyIndex:
+    """An index that finds nothing, and remembers who asked."""
+
+    def __init__(self) -> None:
+        self.callers: list[Caller] = []
+
+    async def answer(self, request: Request, caller: Caller) -> Response:
+        self.callers.append(caller)
+        return Response(200, Headers(()), Body([b"{}"]))
+
+
 class Form:
     """A request's body, in two pieces."""
 
@@ -103,7 +117,11 @@ class Site:
         reach = reach_of(self.config)
         hosts, url = self.config.token_server.hosts, self.config.access.url
         routes = Routes(
-            (Mount(name, item.format, item.hosts, item.path) for name, item in self.config.repositories.items()), hosts
+            (
+                Mount(name, item.format, item.hosts, item.path, index=bool(item.index))
+                for name, item in self.config.repositories.items()
+            ),
+            hosts,
         )
         names = Names(routes, lambda name: self.repositories[name].format, reach, hosts, url)
         guesses = Guesses(RateTable(rows=64), lambda: int(self.now * 1e9))
@@ -114,11 +132,13 @@ class Site:
             self.authenticator, Challenges(url, hosts), Doors.of(self.config, access, reach), self.audit
         )
         metrics = Metrics(families(self.repositories), 1)
+        self.index = EmptyIndex()
         self.gate = Gate(
             routes,
             self.repositories,
             OwnPages(metrics, lambda: True, lambda: b""),
             metrics,
+            indexes={name: cast("Index", self.index) for name, item in self.config.repositories.items() if item.index},
             reception=reception,
             token_pages=TokenPages(self.authenticator, self.manage),
         )

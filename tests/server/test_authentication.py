@@ -334,6 +334,22 @@ async def test_an_upstreams_challenge_sends_nobodys_password_for_us_to_its_realm
         assert (response.status, challenge(response)) == (403, "")
 
 
+async def test_who_may_fetch_nothing_has_no_index_asked(tmp_path: Path) -> None:
+    hub = 'format = "oci"\nkind = "proxy"\nupstream = "https://a.test"\nhosts = ["a.test"]\n'
+    index = 'index = "https://index.test"\n'
+    rule = '[[permission]]\nrepository = "hub"\ngroups = "core"\nactions = ["read", "fetch"]\n'
+    site = Site(tmp_path, f"[repository.hub]\n{hub}{index}{rule}")
+    site.directory.add_group("core")
+    site.manage.create_user("ann", PASSWORD, groups=["core"])
+    site.manage.create_user("bob", PASSWORD)
+    response, _ = await site.ask("/v1/search?q=x", host="a.test")
+    assert (response.status, challenge(response)[:5]) == (401, "Basic")
+    assert (await site.ask("/v1/search?q=x", basic("bob", PASSWORD), host="a.test"))[0].status == 403
+    assert site.index.callers == []
+    assert (await site.ask("/v1/search?q=x", basic("ann", PASSWORD), host="a.test"))[0].status == 200
+    assert [caller.authorization for caller in site.index.callers] == [""]
+
+
 async def test_by_host_neither_where_users_of_ours_log_in_there(tmp_path: Path) -> None:
     hub = '[repository.hub]\nformat = "oci"\nkind = "proxy"\nupstream = "https://a.test"\nrelay = "denied"\n'
     mine = '[repository.mine]\nformat = "oci"\nkind = "local"\n'

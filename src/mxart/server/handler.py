@@ -116,6 +116,7 @@ class Gate:
         request.trace.repository = to.repository
         if isinstance(to, ToIndex):
             caller = await self._caller(request, to, at, relays=True)
+            caller.grants.demand("fetch", to.repository, "")  # it is asked of upstream, each time
             return await self._indexes[to.repository].answer(request, caller)
         at.to = to
         caller = await self._caller(request, to, at, relays=bool(repository.site))
@@ -138,7 +139,8 @@ class Gate:
                 at.changes = False  # it is noted
             form = self._format(request, at)
             if at.word is None:
-                name = form.name if form is not None else ""
+                # The old API knows no token endpoint.
+                name = form.name if form is not None and request.path.startswith("/v2") else ""
                 problem = self._reception.told(problem, request, at.to, name, at.identity)
         return self._word(problem, request, at)
 
