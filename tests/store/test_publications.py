@@ -410,9 +410,9 @@ async def test_a_cancelled_publication_happened_or_did_not(shop: Shop) -> None:
 
 async def test_a_catalog_of_before_gets_the_new_tables(tmp_path: Path) -> None:
     connection = schema.connect(tmp_path / "c")
-    for statement in schema.MIGRATIONS[0].split(";"):
+    for statement in schema.SCHEMA.migrations[0].split(";"):
         connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute(f"PRAGMA application_id = {schema.SCHEMA.application_id}")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     shop = Shop(tmp_path / "c")

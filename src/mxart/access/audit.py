@@ -106,13 +106,14 @@ class Audit:
             self._open()
         if found.st_size >= self._max:
             with locked_directory(self._directory):
-                if os.stat(self._path).st_size >= self._max:  # another process may have been faster
+                self._open()
+                if os.fstat(self._fd).st_size >= self._max:  # another process may have been faster
                     for number in range(KEPT - 1, 0, -1):
                         older = self._older(number)
                         if older.exists():
                             older.rename(self._older(number + 1))
                     self._path.rename(self._older(1))
-            self._open()
+                    self._open()
         return None
 
     def _older(self, number: int) -> Path:

@@ -1,20 +1,13 @@
-"""The catalog's tables, and how an older catalog becomes a newer one.
-
-`user_version` of the database counts the migrations that it has been through.  They are only ever
-added to.  A catalog from a newer program is refused, never guessed at.
-"""
+"""The catalog's tables."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
-from mxart.errors import ConfigError
+from mxart import database
 
-APPLICATION_ID = 0x4D584152  # "MXAR": what file(1) and we know it by
-
-MIGRATIONS = (
+_MIGRATIONS = (
     """
     CREATE TABLE repositories (
         id INTEGER PRIMARY KEY,
@@ -133,67 +126,19 @@ MIGRATIONS = (
     """,
 )
 
+SCHEMA = database.Schema(
+    application_id=0x4D584152,  # "MXAR"
+    migrations=_MIGRATIONS,
+    called="this catalog",
+    remedy="restore it from a backup, or move it away to begin an empty one (stored blobs stay)",
+)
+
 
 def connect(path: Path, busy_seconds: float = 10.0) -> sqlite3.Connection:
-    """Open a catalog. The caller sees to it that one thread uses it at a time. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
-        connection.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    """Open a catalog (database.connect). Raises sqlite3.Error."""
+    return database.connect(path, SCHEMA, busy_seconds)
 
 
 def prepare(path: Path) -> None:
-    """Make the catalog, or bring an older one up to date; several processes may do so at once. Raises ConfigError."""
-    try:
-        connection = connect(path)
-        try:
-            path.chmod(0o600)
-            _migrate(connection, path)
-        finally:
-            connection.close()
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError(
-            f"{path}: this catalog cannot be used: {error}; restore it from a backup, or move it away to begin "
-            "an empty one (stored blobs stay)"
-        ) from error
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    owner = connection.execute("PRAGMA application_id").fetchone()[0]
-    if owner not in {0, APPLICATION_ID} or (owner == 0 and found != 0):
-        raise ConfigError(f"{path}: this is a database of another program; choose another data directory")
-    if found > len(MIGRATIONS):
-        raise ConfigError(
-            f"{path}: this catalog was written by a newer program (schema {found}, this one knows up to "
-            f"{len(MIGRATIONS)}); run that one, or choose another data directory"
-        )
-    if found == len(MIGRATIONS):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        (found,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
-        for number, script in enumerate(MIGRATIONS[found:], found + 1):
-            for statement in _statements(script):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _statements(script: str) -> Iterator[str]:
-    """One by one: `executescript` would commit the transaction."""
-    statement = ""
-    for piece in script.split(";")[:-1]:
-        statement += piece + ";"
-        if sqlite3.complete_statement(statement):  # a trigger has semicolons inside
-            yield statement
-            statement = ""
+    """Make the catalog, or bring an older one up to date (database.prepare). Raises ConfigError."""
+    database.prepare(path, SCHEMA)
