@@ -45,6 +45,20 @@ def test_a_partial_file_stays_while_it_may_be_resumed(tmp_path: Path) -> None:
     assert store.partials() == []
 
 
+def test_a_partial_file_that_is_known_by_a_name_stays_while_it_may_be_resumed(tmp_path: Path) -> None:
+    store = OneStore(tmp_path)
+    for key in ("go\0a", "go\0b"):
+        leave(store.paths.partial_named(key), DATA[:1000], DAY)
+        leave(store.paths.notes_of(store.paths.partial_named(key)), b"{}", DAY)
+    leave(store.paths.partial_named("go\0empty"), b"")
+    leave(store.paths.notes_of(store.paths.partial_named("go\0lost")), b"{}")
+    leave(str(store.paths.partials / "named-abc"), b"?")
+    assert clean(store.paths, time.time()) == 2
+    assert len(store.partials()) == 5
+    assert clean(store.paths, time.time() + 7 * DAY) == 2
+    assert store.partials() == ["named-abc"]
+
+
 async def test_a_partial_file_that_is_empty_or_a_blob_already_goes(tmp_path: Path) -> None:
     store = OneStore(tmp_path)
     await store.blobs.put(DATA)

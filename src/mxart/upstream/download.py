@@ -175,9 +175,8 @@ class Download:
             self._whole = True
             raise self._refused(reply, f"was asked for bytes from {offset} and sends {match[0]!r}")
         if self._total is not None and total is not None and total != self._total:
-            raise UpstreamFailed(
-                f"{self._upstream.name}: {reply.origin} has {total} bytes where there were {self._total}"
-            )
+            self._whole = True  # the sink has to say what becomes of another file
+            raise self._refused(reply, f"has {total} bytes where there were {self._total}")
         total = self._total if total is None else total
         headers = headers.without("content-range", "content-length")
         return first, total, _with_length(headers, total)
