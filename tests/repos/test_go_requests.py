@@ -10,7 +10,7 @@ from mxart.errors import BadRequest, MethodNotAllowed, NotFound, Problem
 from mxart.message import Headers
 from mxart.repos.go.format import Go
 from mxart.repos.go.requests import MAX_PATH
-from mxart.repos.operations import Artifact, Document, Listing, Operation
+from mxart.repos.operations import Artifact, Document, Listing, Operation, Static
 
 TOML = "github.com/BurntSushi/toml"
 BASE = "github.com/!burnt!sushi/toml"
@@ -133,3 +133,38 @@ def test_a_refusal_is_text_that_the_go_command_shows() -> None:
     (text,) = response.body.segments
     assert isinstance(text, bytes)
     assert text == b"one\ntwo\n?[31mthree?\n4\n5\n6\n7\n8\n"
+
+
+def test_a_host_of_our_own_says_that_its_modules_are_here() -> None:
+    for path in ("/", "/team/lib", "/team/lib/v2/sub"):
+        operation = Go().parse("GET", path, "go-get=1", Headers(), "https://Modules.test:8443")
+        assert isinstance(operation, Static)
+        (page,) = operation.response.body.segments
+        assert isinstance(page, bytes)
+        assert b'<meta name="go-import" content="modules.test mod https://Modules.test:8443">' in page
+        assert operation.response.headers.get("content-type") == "text/html; charset=utf-8"
+
+
+@pytest.mark.parametrize("root", ["", "https://box.test/go", "https://"])
+def test_a_path_of_ours_is_no_host_of_modules(root: str) -> None:
+    with pytest.raises(NotFound):
+        Go().parse("GET", "/team/lib", "go-get=1", Headers(), root)
+
+
+def test_only_the_one_query_means_something() -> None:
+    for query in ("go-get=0", "xgo-get=1", "go-get=11", "q"):
+        operation = Go().parse("GET", f"/{BASE}/@v/list", query, Headers(), "https://modules.test")
+        assert isinstance(operation, Listing)
+
+
+@given(st.text(max_size=30))
+def test_no_host_can_write_into_the_page(text: str) -> None:
+    try:
+        operation = Go().parse("GET", "/", "go-get=1", Headers(), f"https://{text}")
+    except Problem:
+        return
+    assert isinstance(operation, Static)
+    (page,) = operation.response.body.segments
+    assert isinstance(page, bytes)
+    assert page.count(b"<") == 6
+    assert page.count(b'"') == 4

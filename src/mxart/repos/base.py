@@ -116,8 +116,10 @@ class Format(Protocol):
     @property
     def name(self) -> str: ...
 
-    def parse(self, method: str, path: str, query: str, headers: Headers) -> Operation:
+    def parse(self, method: str, path: str, query: str, headers: Headers, root: str = "") -> Operation:
         """What a request wants. `path` is escaped and lies below the repository's own; so is what it names.
+
+        `root` is the repository's own URL as the client has it, without a slash at its end; "" where nobody needs it.
 
         Raises BadRequest, NotFound, MethodNotAllowed.
         """

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # it takes a while to import, and is needed when somebody cal
 log = logging.getLogger(__name__)
 
 _READS = ("GET", "HEAD")
+_REGISTRY = "/v2"
 _NEVER_REFUSED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
 
 
@@ -169,10 +170,12 @@ class Gate:
     async def _ask(
         self, repository: Repository, to: ToRepository, request: Request, caller: Caller, at: _Place
     ) -> Response:
-        operation = repository.format.parse(request.method, to.path, request.query, request.headers)
+        root = "" if request.path.startswith(_REGISTRY) else _root(request, to)
+        operation = repository.format.parse(request.method, to.path, request.query, request.headers, root)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
         if (
             isinstance(operation, Static)
+            and request.path.startswith(_REGISTRY)
             and self._reception is not None
             and at.identity is not None
             and self._reception.knock(to, at.identity)
@@ -251,6 +254,12 @@ class Gate:
         if trace.notes:
             fields["why"] = "; ".join(trace.notes)
         self._exchanges(f"{request.method} {request.path} {status}", fields)
+
+
+def _root(request: Request, to: ToRepository) -> str:
+    """The repository's own URL, as the client has it."""
+    prefix = request.path.removesuffix(to.path)
+    return f"{request.absolute or request.peer.scheme}://{request.authority or request.peer.sni or ''}{prefix}"
 
 
 def _ms(seconds: float) -> float:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from mxart.digest import Digest
 from mxart.errors import MethodNotAllowed, Problem, UpstreamFailed
 from mxart.message import Headers, Response
-from mxart.repos.go import documents
+from mxart.repos.go import discovery, documents
 from mxart.repos.go.errors import TEXT, word
 from mxart.repos.go.requests import Wanted, is_cached_only, parse, read
 from mxart.repos.go.versions import latest, order
@@ -31,6 +31,7 @@ from mxart.repos.operations import (
     Page,
     Referred,
     Referrers,
+    Static,
 )
 from mxart.repos.publishing import Inspection, Outcome, Publish, Uploading, Write
 from mxart.store.base import Unjudged
@@ -55,8 +56,10 @@ class Go:
 
     # requests
 
-    def parse(self, method: str, path: str, query: str, headers: Headers) -> Operation:
-        """No query means anything."""
+    def parse(self, method: str, path: str, query: str, headers: Headers, root: str = "") -> Operation:
+        """No query means anything but `go-get=1`, on a host of the repository's own."""
+        if query and method in ("GET", "HEAD") and (found := discovery.answer(query, root)) is not None:
+            return Static(found)
         wanted = _remembered(method, path) if len(path) <= _MAX_REMEMBERED else parse(method, path)
         return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
 

@@ -77,7 +77,7 @@ class Oci:
 
     # requests
 
-    def parse(self, method: str, path: str, query: str, headers: Headers) -> Operation:
+    def parse(self, method: str, path: str, query: str, headers: Headers, root: str = "") -> Operation:
         """`path` begins with `/v2/`; the query parameter `ns` is the router's and ignored here."""
         if len(path) > _MAX_PATH:
             raise BadRequest("the path is longer than any name can be", subject="name")
