@@ -52,7 +52,7 @@ class Module:
         if self.version.endswith("+incompatible"):
             return f"module {self.path}\n".encode()
         needs = "".join(f"require {path} {version}\n" for path, version in self.needs)
-        return f"module {self.path}\n\ngo 1.17\n\n{needs}".encode()
+        return f"module {self.path}\n\ngo 1.16\n\n{needs}".encode()
 
     @property
     def info(self) -> bytes:
