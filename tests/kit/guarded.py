@@ -54,7 +54,7 @@ class Guarded(FakeUpstream):
     def _lets(self, ask: Ask, shown: str) -> bool:
         if "/referrers/" in ask.path and ask.path not in self.answers:
             return True  # an address that it does not know, whoever asks
-        match = re.match(r"v2/(.+)/(?:manifests|blobs|tags|referrers)/", ask.path)
+        match = re.match(r"(?:v2/)?(.+)/(?:manifests|blobs|tags|referrers|@v)/", ask.path)
         if match is None:  # the ping
             return shown in self.users
         return match[1] in self.public or match[1] in self.users.get(shown, set())
