@@ -113,6 +113,32 @@ async def test_a_cache_is_kept_to_its_size_and_what_went_is_fetched_again(tmp_pa
             assert len(registry.asked()) > asked
 
 
+async def test_what_an_older_program_kept_is_evicted_no_earlier_than_who_needs_it(tmp_path: Path) -> None:
+    """Its catalog knows no links; whoever goes on with it learns them before anything is evicted."""
+    images = [image(tar({f"file{number}": os.urandom(100_000)})) for number in range(4)]
+    with running(Registry(tmp_path / "root", tmp_path / "registry")) as registry:
+        for number, item in enumerate(images):
+            registry.publish_image("team/tool", str(number), item)
+        config = f'[repository.hub]\nformat = "oci"\nkind = "proxy"\nupstream = "{registry.url}"\npath = "/hub"\n'
+        with mxart(tmp_path, config) as server:
+            for number, item in enumerate(images):
+                for blob in item.blobs:
+                    await get(server.port, f"/v2/hub/team/tool/blobs/{blob.digest}")
+                assert (await get(server.port, f"/v2/hub/team/tool/manifests/{number}")).status == 200
+        with sqlite3.connect(tmp_path / "data" / "catalog.sqlite") as db:
+            db.execute("DELETE FROM links")
+        db.close()
+        (tmp_path / "data" / "linked").unlink()
+        with mxart(tmp_path, config + 'max_bytes = "250KiB"\n', workers=2) as server:
+            db = sqlite3.connect(server.data / "catalog.sqlite")
+            wait_until(lambda: db.execute("SELECT 1 FROM usage WHERE bytes <= 256000").fetchall() or None, "room", 30)
+            kept = {digest for (digest,) in db.execute("SELECT digest FROM files").fetchall()}
+            db.close()
+        whole = [item for item in images if item.manifest.digest in kept]
+        assert 0 < len(whole) < 4
+        assert {blob.digest for item in whole for blob in item.blobs} <= kept
+
+
 async def test_a_repository_never_holds_more_than_its_quota_and_says_so_in_numbers(tmp_path: Path) -> None:
     config = OWN + 'quota = "1MiB"\n' + OPEN
     with mxart(tmp_path, config, workers=2) as server:

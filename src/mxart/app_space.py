@@ -95,7 +95,7 @@ async def keep_space(config: Config, catalog: SqliteCatalog) -> None:
         if now < look_at <= now + _RETRY_SECONDS:
             continue
         try:
-            if is_due(last_finished(task.lock), now, every) and await _round(task):
+            if is_due(last_finished(task.lock), now, every) and await _round(structs.replace(task, every=every)):
                 continue
             if any(over(member) for member in capped):
                 await _round(structs.replace(task, only_evict=True))

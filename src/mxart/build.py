@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -12,15 +14,17 @@ import trio
 from mxart.app_space import keep_space, quotas_of
 from mxart.config import Config
 from mxart.config import Repository as Settings
-from mxart.errors import ConfigError
+from mxart.errors import ConfigError, Problem
 from mxart.metrics import Metrics
 from mxart.repos.base import Format, Repository
 from mxart.repos.go.format import Go
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
+from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.proxy import Proxy
+from mxart.repos.relinking import relink
 from mxart.repos.remote import Rules
 from mxart.repos.stock import Memory, Stock
 from mxart.server.index import Index
@@ -44,6 +48,8 @@ from mxart.upstream.remote import Remote
 from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,6 @@ class Parts:
         for transfers in self._transfers.values():
             await nursery.start(transfers.run)
         nursery.start_soon(keep_house, self._catalog, tuple(self._paths.values()))
-        nursery.start_soon(keep_space, self._config, self._catalog)
         settings = self._config.repositories
         groups = {name: item.members for name, item in settings.items() if item.kind == "group"}
         for name, item in settings.items():
@@ -142,17 +147,33 @@ class Parts:
         for name in building_order(groups, self.repositories):
             members = [self.repositories[member] for member in groups[name]]
             self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].publish_to)
+        nursery.start_soon(self._keep_space)
+
+    async def _keep_space(self) -> None:
+        """Nothing is evicted before it is known what needs what."""
+        try:
+            await self._relink()
+        except (Problem, OSError) as error:
+            log.warning("what older caches need is noted at the next start: %s", error)
+        await keep_space(self._config, self._catalog)
+
+    async def _relink(self) -> None:
+        """Once in the life of a data directory. Raises Problem, OSError."""
+        linked = DataPaths(self._config.data).linked
+        if linked.exists():
+            return
+        for name, settings in self._config.repositories.items():
+            if settings.kind == "proxy" and settings.format == "oci":
+                done = await relink(
+                    partial(self._catalog.unlinked, name), is_manifest, _format(settings), self._stock(settings)
+                )
+                log.info(
+                    "%s: of %d manifests that were kept by an older program it is noted what they need", name, done
+                )
+        linked.touch(0o600)
 
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
-        stock = Stock(
-            self._blobs[settings.store],
-            self._transfers[settings.store],
-            self._catalog,
-            self._publications,
-            self._uploads[settings.store],
-            self._turns,
-            self._memory,
-        )
+        stock = self._stock(settings)
         if settings.kind == "local":
             return Local(name, _format(settings), stock, lends=self._lends, max_upload=self._config.limits.max_body)
         remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
@@ -178,6 +199,17 @@ class Parts:
                 offline=settings.offline,
                 relay=settings.relay,
             ),
+        )
+
+    def _stock(self, settings: Settings) -> Stock:
+        return Stock(
+            self._blobs[settings.store],
+            self._transfers[settings.store],
+            self._catalog,
+            self._publications,
+            self._uploads[settings.store],
+            self._turns,
+            self._memory,
         )
 
     def _lends(self, repository: str) -> bool:

@@ -6,6 +6,7 @@
         catalog.sqlite (-wal, -shm)   names: repositories, packages, versions, files, tags
         generation                    a number that all processes map: whether anything has changed (module generation)
         gc, gc-evict                  flock(2) elects who gives space back; the time of `gc`: when that was finished
+        linked                        of what a catalog from before links kept, it is known what it needs; always empty
         turns                         locks on names, for all workers (module turns); always empty
         ca/ca.pem, ca-key.pem         the program's own CA (proto.authority), the key 0600
         jobs/                         0700, long work that was asked for: its state, who runs it, a wish to end it
@@ -138,6 +139,7 @@ class DataPaths:
         self.admin_password = data / "admin-password"
         self.audit = data / "audit"
         self.replications = data / "replications"
+        self.linked = data / "linked"
         self.turns = data / "turns"
         self.jobs = data / "jobs"
         self.generation = data / "generation"

@@ -51,6 +51,18 @@ async def test_only_one_at_a_time(house: Warehouse) -> None:
         await run_round(structs.replace(task, only_evict=True))
 
 
+async def test_a_round_of_a_schedule_that_another_worker_has_just_done_is_not_done_again(house: Warehouse) -> None:
+    """It was due when this worker looked, and the other one came to its end in that moment."""
+    task = house.task()
+    scheduled = structs.replace(task, every=3600.0)
+    begin_schedule(task.lock)
+    finished(task.lock, OLD)
+    await run_round(scheduled)
+    with pytest.raises(Busy):
+        await run_round(scheduled)
+    await run_round(task)
+
+
 async def test_what_goes_wrong_is_told(house: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Failed, match="nowhere"):
         await run_round(structs.replace(house.task(), generation=str(house.paths.data / "nowhere" / "g")))

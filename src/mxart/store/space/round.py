@@ -18,7 +18,7 @@ from mxart.errors import MxartError
 from mxart.store.generation import Generation
 from mxart.store.space.evict import evict
 from mxart.store.space.gc import collect
-from mxart.store.space.leader import finished, leading
+from mxart.store.space.leader import finished, is_due, last_finished, leading
 from mxart.store.space.ledger import Ledger, is_full
 from mxart.store.space.retire import retire
 from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
@@ -49,6 +49,8 @@ def once(task: Task, tell: Tell = ignore_progress, pause: Pause = no_pause) -> R
             with leading(task.lock) as alone:
                 if not alone:
                     raise Busy("another process is giving space back already; wait for its end")
+                if task.every and not is_due(last_finished(task.lock), time.time(), task.every):
+                    raise Busy("another process has given space back just now")
                 return _all(task, ledger, tell, pause)
     except sqlite3.Error as error:
         raise Failed(f"{task.catalog}: {error}") from error

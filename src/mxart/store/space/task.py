@@ -32,7 +32,10 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One round: where everything lies, whose it is, and for how many seconds what is unneeded is left alone."""
+    """One round: where everything lies, whose it is, and for how many seconds what is unneeded is left alone.
+
+    `every`: it is one of a schedule, of which another process may have done it by now; 0: it was asked for.
+    """
 
     catalog: str
     generation: str
@@ -42,6 +45,7 @@ class Task(msgspec.Struct, frozen=True):
     grace: float = 24 * 3600.0
     dry_run: bool = False
     only_evict: bool = False
+    every: float = 0.0
 
     def places(self) -> dict[str, StorePaths]:
         """Where the stores are."""
