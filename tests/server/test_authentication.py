@@ -91,6 +91,7 @@ async def test_a_password_a_token_as_one_and_a_token_as_bearer_all_let_in(world:
             assert await world.status(APP, shown) == 404
             caller = world.repositories["oci"].callers[-1]
             assert (caller.name, caller.authorization) == ("ann", "")
+            assert bool(caller.token) == (shown != basic("ann", PASSWORD))
             assert world.may_publish()
     response, answer = await world.ask(SECRET, basic("ann", PASSWORD))
     assert response.status == 403
@@ -510,6 +511,9 @@ async def test_a_stranger_with_many_tokens_fills_no_memory(world: World) -> None
         assert await world.status(APP, bearer(shown)) == 404
     kept = {id(identity.caller.grants) for identity in world.authenticator._known.values()}
     assert len(kept) == 1  # what was decided for nobody in particular is remembered once
+    # A group tells failures to whoever shows a token, and asks all others to log in.
+    await world.status(APP)
+    assert [caller.grants.delegated for caller in world.repositories["oci"].callers] == [True] * 3 + [False]
 
 
 odd = st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"), max_size=60)

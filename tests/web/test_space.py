@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,19 @@ async def test_what_a_job_may_ends_with_its_user(tmp_path: Path) -> None:
         world.directory.delete_user("eve")
         assert not still.may("read", "own", "team/app")
         assert not still.sees("own", "team/app")
+        # Nor with a token that was revoked, or has run out.
+        world.management.create_user("ci", robot=True)
+        revoked, _ = world.management.create_token("ci", "one")
+        brief, _ = world.management.create_token("ci", "two", seconds=60)
+        jobs = [
+            StillAllowed(
+                Caller(name="ci", token=token.id, grants=Only(actions=ACTIONS)), access, world.directory, clock
+            )
+            for token, clock in ((revoked, time.time), (brief, time.time), (brief, lambda: time.time() + 61))
+        ]
+        assert [job.may("read", "own", "team/app") for job in jobs] == [True, True, False]
+        world.directory.revoke(revoked.id)
+        assert [job.may("read", "own", "team/app") for job in jobs] == [False, True, False]
         # More than what was granted it never is.
         world.management.create_user("eve", "correct horse battery", groups=["admins"])
         less = StillAllowed(Caller(name="eve", grants=Only()), access, world.directory)

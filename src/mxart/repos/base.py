@@ -43,11 +43,13 @@ class Caller:
     """Who asks.
 
     `authorization` is for an upstream's eyes: the Authorization field of the request, "" if there is none or its
-    credentials are ours.  `name` is our user, "" for nobody in particular, and `grants` what this request may do here.
+    credentials are ours.  `name` is our user, "" for nobody in particular, `token` the number of the token of his that
+    stands behind the request, and `grants` what this request may do here.
     """
 
     authorization: str = field(default="", repr=False)
     name: str = ""
+    token: str = ""
     grants: Grants = field(default=ANYBODY, repr=False, compare=False)
 
     @classmethod

@@ -96,7 +96,8 @@ class Authenticator:
         self._clock = clock
         self._version = -1
         self._known: dict[object, Identity] = {}
-        self._nobody = self._identity(Principal())
+        self._nobody = self._identity(NOBODY)
+        self._nobodys_token = self._identity(NOBODY, ours=True, signed=True)
 
     # who sends a request
 
@@ -243,8 +244,8 @@ class Authenticator:
             )
         principal, until = self._holder(shown, request)
         if principal is NOBODY:  # with what was decided for nobody in particular: strangers may have many tokens
-            return replace(self._nobody, ours=True, until=shown.until)
-        return self._identity(principal, ours=True, until=min(until, shown.until))
+            return replace(self._nobodys_token, until=shown.until)
+        return self._identity(principal, ours=True, signed=True, until=min(until, shown.until))
 
     def _holder(self, shown: Shown, request: Request) -> tuple[Principal, float]:
         """For whom a signed token was made, as he is now, and until when his own token lasts."""
@@ -266,8 +267,12 @@ class Authenticator:
 
     # memory
 
-    def _identity(self, principal: Principal, *, ours: bool = False, until: float = math.inf) -> Identity:
-        caller = Caller(name=principal.name, grants=Granted(self.access, principal))
+    def _identity(
+        self, principal: Principal, *, ours: bool = False, signed: bool = False, until: float = math.inf
+    ) -> Identity:
+        caller = Caller(
+            name=principal.name, token=principal.token, grants=Granted(self.access, principal, signed=signed)
+        )
         return Identity(caller, principal, ours=ours, until=until)
 
     def _settle(self) -> int:
@@ -276,7 +281,8 @@ class Authenticator:
         if version != self._version:
             self._version = version
             self._known.clear()
-            self._nobody = self._identity(Principal())
+            self._nobody = self._identity(NOBODY)
+            self._nobodys_token = self._identity(NOBODY, ours=True, signed=True)
         return version
 
     def _remember(self, text: str, key: object, identity: Identity, before: int) -> Identity:

@@ -11,11 +11,13 @@ _MAX_DECISIONS = 10_000
 class Granted:
     """The grants of a principal (access.base.Grants). Thrown away by who made it when users or tokens change."""
 
-    __slots__ = ("_access", "_decisions", "principal")
+    __slots__ = ("_access", "_decisions", "_signed", "principal")
 
-    def __init__(self, access: Access, principal: Principal) -> None:
+    def __init__(self, access: Access, principal: Principal, *, signed: bool = False) -> None:
+        """`signed`: by a signed token, nobody's own too."""
         self._access = access
         self.principal = principal
+        self._signed = signed
         self._decisions: dict[tuple[Action, str, str], Decision] = {}
 
     def decision(self, action: Action, repository: str, path: str) -> Decision:
@@ -64,4 +66,4 @@ class Granted:
 
     @property
     def delegated(self) -> bool:
-        return bool(self.principal.token) or self.principal.scopes is not None
+        return self._signed or bool(self.principal.token)

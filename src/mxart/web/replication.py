@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,19 +70,24 @@ class Copying:
 
 
 class StillAllowed:
-    """What a caller was granted when he asked, as long as he is a user who may do it (access.base.Grants).
+    """What a caller was granted when he asked, as long as he is a user who may do it, and the token that he showed is
+    good (access.base.Grants).
 
     For work that goes on when his request is over.
     """
 
-    def __init__(self, caller: Caller, access: Access, directory: Directory) -> None:
+    def __init__(
+        self, caller: Caller, access: Access, directory: Directory, clock: Callable[[], float] = time.time
+    ) -> None:
         self._grants = caller.grants
         self._name = caller.name
+        self._token = caller.token
+        self._clock = clock
         self._access = access
         self._directory = directory
 
     def may(self, action: Action, repository: str, path: str) -> bool:
-        principal = principal_of(self._directory, self._name)
+        principal = principal_of(self._directory, self._name, self._token, self._clock())
         if isinstance(principal, str) or not self._grants.may(action, repository, path):
             return False
         return self._access.decide(principal, action, repository, path).allowed
