@@ -23,8 +23,10 @@ out again what was just freed (ext4 looks at every inode freed in the last minut
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -48,6 +50,8 @@ _BUSY_SECONDS = 1.0  # ... until it is called busy
 _SPARES = 64  # state files kept for the next uploads
 _MOST = 10_000  # uploads under way in a store: a flood of them must not fill the disk with empty files
 _COUNTED = 100  # begun between two counts of what is there
+_SHARE = 100  # of that many equal parts, who has less than one may begin where all others may not
+_OWNERS_SECONDS = 5.0  # between two looks at whose they are: that is a read of each
 
 
 class DiskUploads:
@@ -61,11 +65,16 @@ class DiskUploads:
         busy_seconds: float = _BUSY_SECONDS,
         most: int = _MOST,
     ) -> None:
-        """`most`: about how many may be under way; each worker counts its own exactly, and others' now and then."""
+        """`most`: about how many may be under way; each worker counts its own exactly, and others' now and then.
+
+        Past that, only who has few himself may begin more, up to twice as many.
+        """
         self._paths = paths
         self._most = most
         self._there = 0  # when they were counted
         self._begun = _COUNTED  # since then
+        self._owners: Counter[str] = Counter()
+        self._owners_until = -math.inf
         self._write_at = write
         self._busy_seconds = busy_seconds
         self._threads = Threads()
@@ -75,7 +84,7 @@ class DiskUploads:
         if self._begun >= min(_COUNTED, self._most - self._there):
             self._there = await trio.to_thread.run_sync(self._count, limiter=self._threads.naming)
             self._begun = 0
-        if self._there >= self._most:
+        if self._there >= self._most and not await self._is_modest(owner):
             raise UpstreamUnavailable(
                 f"{self._there} uploads are under way here, more than may be: finish them, or give them up",
                 subject="upload",
@@ -94,6 +103,27 @@ class DiskUploads:
             return sum(entry.name.endswith(STATE) for entry in os.scandir(self._paths.uploads))
         except OSError as error:
             raise as_problem(error, "the uploads") from error
+
+    async def _is_modest(self, owner: str) -> bool:
+        """Whether somebody has so few uploads that he is not to suffer from those who have too many."""
+        if self._there >= 2 * self._most:
+            return False
+        if trio.current_time() >= self._owners_until:
+            self._owners_until = trio.current_time() + _OWNERS_SECONDS
+            self._owners = await trio.to_thread.run_sync(self._count_owners, limiter=self._threads.naming)
+        self._owners[owner] += 1
+        return self._owners[owner] <= max(1, self._most // _SHARE)
+
+    def _count_owners(self) -> Counter[str]:
+        """How many uploads each has. Raises a Problem."""
+        owners: Counter[str] = Counter()
+        try:
+            for entry in os.scandir(self._paths.uploads):
+                if entry.name.endswith(STATE) and (identity := _identity(entry.path, entry.name.removesuffix(STATE))):
+                    owners[identity.owner] += 1
+        except OSError as error:
+            raise as_problem(error, "the uploads") from error
+        return owners
 
     def _begin(self, name: str, identity: Identity) -> None:
         path = self._paths.upload(name)
@@ -133,13 +163,7 @@ class DiskUploads:
         if not self._paths.is_upload(name):
             return None
         try:
-            fd = os.open(self._paths.upload_state(name), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                identity = read_identity(fd, name)
-            finally:
-                os.close(fd)
-        except FileNotFoundError:
-            return None
+            identity = _identity(self._paths.upload_state(name), name)
         except OSError as error:
             raise as_problem(error, f"upload {name}") from error
         if identity is None:
@@ -212,6 +236,18 @@ class DiskUploads:
         except OSError as error:
             raise as_problem(error, f"upload {name}") from error
         return DiskUpload(_state_of(name, identity, size), self._paths, file, self._threads, self._retire)
+
+
+def _identity(path: str, name: str) -> Identity | None:
+    """What a state file says; None where there is none, or it is broken. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return read_identity(fd, name)
+    finally:
+        os.close(fd)
 
 
 def _fill(path: str, flags: int, name: str, identity: Identity) -> None:
