@@ -8,6 +8,12 @@ Election and bookkeeping are synchronous, so two callers in one process cannot b
 The partial file is locked by its writer from the first byte to the rename that makes it a blob; the
 lock is let go only after that, so whoever gets the lock and finds no blob knows that the file is for
 him to complete.
+
+Of a download that is known by a name (module promises) nobody is told anything, not even its head, before he may have
+the first byte.  So what an earlier process has left, and upstream does not vouch for, is quietly begun again with a new
+file under the old name.  Where somebody has been given a part of the old one he is cut: he is never given parts of two.
+Its name is recorded elsewhere (Naming) under the same lock, a moment before it is a blob: who gets the lock and finds
+neither knows the same.
 """
 
 from __future__ import annotations
