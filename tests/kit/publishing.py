@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from dataclasses import replace as changed
 from fnmatch import fnmatchcase
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,8 +15,8 @@ import trio
 from mxart.access.base import Action
 from mxart.digest import Digest
 from mxart.errors import Forbidden, TooLarge
-from mxart.message import RequestBody
-from mxart.store.base import DigestMismatch, FileRecord, Upload, UploadState, UploadUnknown
+from mxart.message import Headers, RequestBody
+from mxart.store.base import DigestMismatch, FileRecord, Judged, Unjudged, Upload, UploadState, UploadUnknown
 from mxart.store.published import (
     Ensure,
     Holder,
@@ -110,7 +111,9 @@ class FakePublications:
             raise Vanished(str(record.digest))
         key = (record.repository, record.path)
         files[key] = record
-        self.links[key] = frozenset(need.digest for need in publication.needs)
+        self.links[key] = frozenset(item.digest for item in (*publication.needs, *publication.beside))
+        for item in publication.beside:
+            files[item.repository, item.path] = item
         if publication.referrer is not None:
             self.referring[key] = publication.referrer
         for tag, path in publication.tags:
@@ -136,15 +139,21 @@ class FakePublications:
         self.relied[repository, path] = now
         return True
 
-    async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
+    async def withdraw(
+        self, repository: str, path: str, version: str = "", beside: tuple[str, ...] = ()
+    ) -> Withdrawn | None:
         await trio.lowlevel.checkpoint()
         record = self._catalog.files.pop((repository, path), None)
         if record is None:
             return None
+        for other in beside:
+            self._catalog.files.pop((repository, other), None)
         self.links.pop((repository, path), None)
         self.referring.pop((repository, path), None)
         names = self._catalog.tag_names.get((repository, record.package), {})
-        gone = [tag for tag, to in names.items() if version and str(to.digest) == version]
+        gone = [
+            tag for tag, to in names.items() if (version or beside) and str(to.digest) in (version, str(record.digest))
+        ]
         for tag in [*gone, path.rpartition("/")[2]]:
             names.pop(tag, None)
             self._catalog.files.pop((repository, path.rpartition("/")[0] + f"/{tag}"), None)
@@ -219,6 +228,12 @@ class _FakeUpload:
                 data += chunk
         finally:
             self.state.offset = len(data)
+
+    async def review(self, look: Callable[[Unjudged], Judged]) -> Judged:
+        data = bytes(self._uploads.data[self.state.id])
+        return await trio.to_thread.run_sync(
+            look, Unjudged(BytesIO(data), len(data), Digest.of(data, self.state.algorithm), Headers())
+        )
 
     async def commit(self, digest: Digest) -> int:
         await trio.lowlevel.checkpoint()

@@ -110,10 +110,11 @@ def test_a_module_path_at_its_limit() -> None:
     assert operation.package == longest
 
 
-def test_nothing_is_written_yet() -> None:
-    for method in ("PUT", "POST", "DELETE", "PATCH"):
-        with pytest.raises(MethodNotAllowed):
-            parse(f"/{BASE}/@v/v1.0.0.zip", method=method)
+def test_a_version_is_written_by_its_zip_only() -> None:
+    for method, name in (("POST", "v1.0.0.zip"), ("PATCH", "v1.0.0.zip"), ("PUT", "v1.0.0.mod"), ("DELETE", "list")):
+        with pytest.raises(MethodNotAllowed) as caught:
+            parse(f"/{BASE}/@v/{name}", method=method)
+        assert ("PUT" in dict(caught.value.headers)["allow"]) == name.endswith(".zip")
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60))

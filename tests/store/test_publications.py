@@ -419,3 +419,22 @@ async def test_a_catalog_of_before_gets_the_new_tables(tmp_path: Path) -> None:
     await shop.publications.publish(manifest("m", tags=("1",)), there)
     assert shop.tags() == ["1"]
     await shop.catalog.aclose(0.0)
+
+
+async def test_a_file_comes_and_goes_with_those_beside_it(shop: Shop) -> None:
+    beside = (record("app/1.mod", OTHER), record("app/1.info", Digest.of(b"info")))
+    free = Condition("app/1.zip", lambda held: held is None)
+    release = Publication(record("app/1.zip", LAYER), (("v1", "app/1"),), condition=free, beside=beside)
+    with pytest.raises(Vanished):
+        await shop.publications.publish(release, lambda: False)
+    assert not any(shop.holds(path) for path in ("app/1.zip", "app/1.mod", "app/1.info"))
+    await shop.publications.publish(release, there)
+    assert all(shop.holds(path) for path in ("app/1.zip", "app/1.mod", "app/1.info"))
+    assert shop.tags() == ["v1"]
+    assert not shop.publications.begun("own", "app")
+    with pytest.raises(Unmet):
+        await shop.publications.publish(replace(release, record=record("app/1.zip", OTHER)), there)
+    gone = await shop.publications.withdraw("own", "app/1.zip", beside=("app/1.mod", "app/1.info"))
+    assert gone == Withdrawn(("v1",), 0)
+    assert not any(shop.holds(path) for path in ("app/1", "app/1.zip", "app/1.mod", "app/1.info"))
+    assert not shop.catalog.has_package("own", "app")

@@ -14,7 +14,7 @@ from kit.bodies import GivenBody
 from kit.store import OneStore, change_file, some_bytes
 from mxart.digest import Digest
 from mxart.errors import Disconnected, TooLarge, UpstreamUnavailable
-from mxart.store.base import DigestMismatch, UploadBusy, UploadUnknown
+from mxart.store.base import DigestMismatch, Unjudged, UploadBusy, UploadUnknown
 from mxart.store.paths import SPARE
 from mxart.store.uploads import DiskUploads
 
@@ -237,3 +237,22 @@ async def test_a_flood_of_uploads_ends_at_a_limit_and_goes_on_when_some_are_over
             await upload.discard()
     await here.begin("local", "team/app", "ann")
     await there.begin("local", "team/app", "ann")
+
+
+@pytest.mark.parametrize("size", [0, 70, 3_000_001])
+async def test_what_came_is_looked_at_before_it_is_anything(tmp_path: Path, size: int) -> None:
+    store = OneStore(tmp_path)
+    name = await begin(store)
+
+    def refuse(unjudged: Unjudged) -> None:
+        raise ValueError(f"{unjudged.size} bytes")
+
+    async with store.uploads.open(name) as upload:
+        await upload.receive(GivenBody(DATA[:size]), None)
+        seen = await upload.review(lambda unjudged: (unjudged.digest, unjudged.file.read()))
+        assert seen == (Digest.of(DATA[:size]), DATA[:size])
+        with pytest.raises(ValueError, match=f"{size} bytes"):
+            await upload.review(refuse)
+        assert await upload.commit(seen[0]) == size
+        with pytest.raises(UploadUnknown):
+            await upload.review(refuse)

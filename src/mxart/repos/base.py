@@ -33,7 +33,7 @@ from mxart.repos.operations import (
     Referrers,
     ReferrersPage,
 )
-from mxart.repos.publishing import Inspection, Outcome, Publish, Publisher, Uploading, Write
+from mxart.repos.publishing import Inspection, Judgement, Outcome, Publish, Publisher, Release, Uploading, Write
 from mxart.store.base import Unjudged
 from mxart.upstream.base import Ask
 
@@ -185,6 +185,17 @@ class Format(Protocol):
         """A list as its client wants it; `target` is the request's own: path and query, escaped."""
         ...
 
+    def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
+        """For a document that stands for the best version of a package (Document.chosen): which one says what counts.
+
+        None: there is none to choose from.
+        """
+        ...
+
+    def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
+        """The document that such a one stands for, by what the guide says."""
+        ...
+
     @property
     def referring(self) -> Referring | None:
         """Set if the format has referrers: if `parse` ever makes such an operation."""
@@ -207,6 +218,13 @@ class Format(Protocol):
 
     def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
         """What a small file says about others, as far as it can be read: it may be an upstream's."""
+        ...
+
+    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
+        """Judge a file that a client wants to publish; `now` is when, in seconds since the epoch.
+
+        It reads the file, so it is called in a thread.  Raises BadRequest that says what would be right.
+        """
         ...
 
     def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem
@@ -84,9 +85,9 @@ class Local:
         for _ in range(2):  # it may be deleted, and swept, after it was looked up
             known = self._shelf.look(operation.path)
             if known is None:
-                listed = await self._listed(operation, trace) if isinstance(operation, Document) else None
-                if listed is not None:
-                    return listed
+                made = await self._made(operation, trace, now) if isinstance(operation, Document) else None
+                if made is not None:
+                    return made
                 raise self._not_found(operation)
             found = await self._shelf.take(operation, known, now)
             if found is not None:
@@ -141,6 +142,31 @@ class Local:
             [Descriptor(item.digest, item.size, item.media_type, item.artifact_type, item.json) for item in records],
             more=more,
         )
+
+    async def _made(self, document: Document, trace: Trace, now: float) -> Found | None:
+        """What is not kept under its name, but follows from what is."""
+        return await (self._best(document, now) if document.chosen else self._listed(document, trace))
+
+    async def _best(self, document: Document, now: float) -> Found | None:
+        """What stands for the best version."""
+        generation = self._stock.catalog.generation()
+        versions = self._all(document.package)
+        guide = self.format.guide(document, versions)
+        if guide is None:
+            return None
+        known = self._shelf.look(guide.path)
+        found = await self._shelf.take(guide, known, now) if known is not None else None
+        said = found.content if found is not None and isinstance(found.content, bytes) else b""
+        best = self._shelf.look(self.format.best(document, versions, said).path)
+        if best is None:
+            return None
+        return await self._shelf.take(document, replace(best, generation=generation), now)
+
+    def _all(self, package: str) -> list[str]:
+        names: list[str] = []
+        while part := self._stock.publications.tag_names(self.name, package, names[-1] if names else "", _STEP):
+            names += part
+        return names
 
     async def _listed(self, document: Document, trace: Trace) -> Found | None:
         """A list of referrers under the name that stands in for it, for clients that do not ask for referrers."""

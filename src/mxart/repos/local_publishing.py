@@ -37,11 +37,13 @@ from mxart.repos.publishing import (
     Progress,
     Publish,
     Published,
+    Release,
     Stored,
     Uploading,
     Write,
     WrongOffset,
 )
+from mxart.repos.releasing import Releases
 from mxart.repos.stock import MAX_DOCUMENT, Stock, etag_of
 from mxart.store.base import FileRecord, Upload, UploadState, UploadUnknown
 from mxart.store.published import Condition, Holder, Incomplete, Need, Occupied, Publication, TooDeep, Unmet, Vanished
@@ -76,6 +78,7 @@ class LocalPublisher:
         self._clock = clock
         self._lends = lends
         self._max_upload = max_upload
+        self._releases = Releases(name, format, stock, clock, max_upload)
 
     async def write(self, operation: Write, body: RequestBody, trace: Trace, caller: Caller) -> Outcome:
         trace.outcome = "local"
@@ -98,6 +101,8 @@ class LocalPublisher:
                 return Gone()
             case Publish():
                 return await self._publish(operation, body, trace, caller)
+            case Release():
+                return await self._releases.publish(operation, body, trace, caller)
             case Delete():
                 return await self._delete(operation)
             case _:
@@ -253,7 +258,7 @@ class LocalPublisher:
         raise UpstreamUnavailable(f"{digest} is swept as fast as it comes", subject="manifest", retry_after=5.0)
 
     async def _delete(self, operation: Delete) -> Gone:
-        gone = await self._stock.publications.withdraw(self.name, operation.path, operation.version)
+        gone = await self._stock.publications.withdraw(self.name, operation.path, operation.version, operation.beside)
         if gone is None:
             known = self._stock.catalog.has_package(self.name, operation.package)
             what, subject = (operation.path, operation.subject) if known else (operation.package, "name")

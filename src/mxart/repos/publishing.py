@@ -96,16 +96,33 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """Publish a file of any size, this request's body, that its format judges as a whole: see Format.release.
+
+    It never changes once it is published.  It has at most `most` bytes.
+    """
+
+    package: str
+    path: str
+    subject: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete a name. `version` is set where it is the name of a version: whatever tags it has go too."""
+    """Delete a name. `version` is set where it is the name of a version: whatever tags it has go too.
+
+    `beside` are other names that go with it.
+    """
 
     package: str
     path: str
     subject: str
     version: str = ""
+    beside: tuple[str, ...] = ()
 
 
-Write = Begin | Append | Finish | Progress | Cancel | Publish | Delete
+Write = Begin | Append | Finish | Progress | Cancel | Publish | Release | Delete
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +151,43 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """A file is published, and everybody knows it by this checksum. `new`: it was not there before."""
+
+    checksum: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """It is deleted, or the upload cancelled. `warning` is for the client's user, "" if there is nothing to say."""
 
     warning: str = ""
 
 
-Outcome = Uploading | Stored | Published | Gone
+Outcome = Uploading | Stored | Published | Released | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A small file that follows from another one, and is published with it."""
+
+    path: str
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a format says of a file that is right. `tag` is the version's name, with the path of its own record.
+
+    `checksum` is the same for files that the format holds to be the same, whatever their bytes.
+    """
+
+    checksum: str
+    media_type: str
+    tag: tuple[str, str]
+    derived: tuple[Derived, ...]
 
 
 @dataclass(frozen=True, slots=True)

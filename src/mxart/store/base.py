@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, Problem
 from mxart.message import Headers, RequestBody, Tap
+
+Judged = TypeVar("Judged")
 
 
 class Blobs(Protocol):
@@ -208,6 +210,13 @@ class Upload(Protocol):
         """
         ...
 
+    async def review(self, look: Callable[[Unjudged], Judged]) -> Judged:
+        """What `look`, which is called in a thread and may block, says of everything that has come so far.
+
+        Raises what it raises, and StorageFull.  Cancelled: the thread is waited for.
+        """
+        ...
+
     async def commit(self, digest: Digest) -> int:
         """Make it a blob, durably when this returns, and return its size; after that the upload is gone.
 
@@ -263,7 +272,7 @@ class FileRecord:
     digest: Digest
     size: int
     media_type: str
-    etag: str = ""  # upstream's validators, as sent
+    etag: str = ""  # upstream's validators, as sent; of what was published here its checksum, if its format has one
     last_modified: str = ""
     origin: str = ""  # URL of the mirror it came from; "" if it was published here
     created: float = 0.0  # when these bytes were first seen under this name

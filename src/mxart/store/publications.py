@@ -124,10 +124,12 @@ class SqlitePublications:
     async def rely(self, repository: str, path: str, now: float) -> bool:
         return bool(await self._catalog.write(lambda db: put_use(db, repository, path, now), tell=False))
 
-    async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
+    async def withdraw(
+        self, repository: str, path: str, version: str = "", beside: tuple[str, ...] = ()
+    ) -> Withdrawn | None:
         tags: list[str] = []
         while True:
-            gone = await self._catalog.write(lambda db: _withdraw(db, repository, path, version))
+            gone = await self._catalog.write(lambda db: _withdraw(db, repository, path, version, beside))
             if gone is None:
                 return None
             tags += gone.tags
@@ -188,6 +190,8 @@ def _publish(db: sqlite3.Connection, publication: Publication, ensure: Ensure, r
     _demand(db, record.repository, publication.needs)
     if not ensure():
         raise Vanished(f"{record.digest} is not in the store any more")
+    for item in publication.beside:
+        put_file(db, item)
     package, file = put_file(db, _since(record, kept[0]))
     db.execute(_USE, (file, record.created))
     for (tag, _), item, old in zip(publication.tags, wanted[1:], kept[1:], strict=True):
@@ -197,7 +201,8 @@ def _publish(db: sqlite3.Connection, publication: Publication, ensure: Ensure, r
 
 def _connect(db: sqlite3.Connection, publication: Publication, package: int, file: int) -> None:
     """The file's links and its place among its subject's referrers; these follow from its bytes, so they never move."""
-    db.executemany(_LINK, ((file, str(need.digest)) for need in publication.needs))
+    needed = [*(need.digest for need in publication.needs), *(item.digest for item in publication.beside)]
+    db.executemany(_LINK, ((file, str(digest)) for digest in needed))
     if publication.nests:
         _Depths(db, package).of(str(publication.record.digest))
     db.execute("DELETE FROM referrers WHERE file = ?", (file,))  # its descriptor holds the media type
@@ -272,13 +277,15 @@ class _Gone:
     more: bool = False
 
 
-def _withdraw(db: sqlite3.Connection, repository: str, path: str, version: str) -> _Gone | None:
+def _withdraw(
+    db: sqlite3.Connection, repository: str, path: str, version: str, beside: tuple[str, ...]
+) -> _Gone | None:
     rows = db.execute(_FILE, (repository, path)).fetchall()
     if not rows:
         return None
     ((file, package, digest, _, _),) = rows
     tags: list[tuple[str, int]] = []
-    if version:
+    if version := digest if beside else version:
         tags = db.execute(_TAGS_OF_VERSION, (package, version, _TAGS_TOGETHER + 1)).fetchall()
         more = len(tags) > _TAGS_TOGETHER
         del tags[_TAGS_TOGETHER:]
@@ -288,5 +295,6 @@ def _withdraw(db: sqlite3.Connection, repository: str, path: str, version: str) 
         db.execute("DELETE FROM versions WHERE package = ? AND name = ?", (package, version))
     ((needed_by,),) = db.execute(_NEEDED_BY, (digest, package, file)).fetchall()
     db.execute("DELETE FROM files WHERE id = ?", (file,))
+    db.executemany("DELETE FROM files WHERE package = ? AND path = ?", ((package, other) for other in beside))
     forget_empty(db, package)
     return _Gone(tuple(tag for tag, _ in tags), needed_by)

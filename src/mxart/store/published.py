@@ -46,10 +46,11 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A small file under its immutable name, and all that becomes true with it.
+    """A file under its immutable name, and all that becomes true with it.
 
     `tags` are pairs of a tag and the path of its own file record.  `nests`: it may need files that need files
-    themselves, and so on.
+    themselves, and so on.  `beside` are other files of its package, which it needs and which `ensure` has to see as
+    well; they replace whatever has their names.
     """
 
     record: FileRecord
@@ -58,6 +59,7 @@ class Publication:
     referrer: Referrer | None = None
     nests: bool = False
     condition: Condition | None = None
+    beside: tuple[FileRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,14 @@ class Publications(Protocol):
         """Note a use of a file, durably when this returns; False if it is not there (any more)."""
         ...
 
-    async def withdraw(self, repository: str, path: str, version: str = "") -> Withdrawn | None:
+    async def withdraw(
+        self, repository: str, path: str, version: str = "", beside: tuple[str, ...] = ()
+    ) -> Withdrawn | None:
         """Delete a file's name with all that hangs on it; None if it is not there.
 
         `version`: the name of the version that this file is; then the tags that point at it go too, with their own
-        file records; many hundreds of these in several transactions, the file in the last one.  The bytes stay until
-        they are swept.
+        file records; many hundreds of these in several transactions, the file in the last one.  `beside`: other names
+        that go with it; then its version is its digest.  The bytes stay until they are swept.
         """
         ...
 

@@ -23,8 +23,8 @@ import trio
 
 from mxart.digest import Digest
 from mxart.errors import Disconnected, Problem, TooLarge
-from mxart.message import RequestBody, Tap, TappedBody
-from mxart.store.base import DigestMismatch, UploadState, UploadUnknown
+from mxart.message import Headers, RequestBody, Tap, TappedBody
+from mxart.store.base import DigestMismatch, Judged, Unjudged, UploadState, UploadUnknown
 from mxart.store.files import as_problem, place, remove
 from mxart.store.hash_state import new_hash
 from mxart.store.paths import StorePaths
@@ -44,6 +44,7 @@ class Threads:
     def __init__(self) -> None:
         self.writing = trio.CapacityLimiter(8)  # a stretch each, then the next one's turn; a slow disk slows them
         self.syncing = trio.CapacityLimiter(8)  # these wait for the disk
+        self.reviewing = trio.CapacityLimiter(2)  # these are busy, perhaps for seconds
         self.naming = trio.CapacityLimiter(8)  # these are quick, and are not to stand behind the others
 
 
@@ -170,6 +171,17 @@ class DiskUpload:
         if error is not None:
             log.warning("upload %s: stopped at %d bytes: %s", self.state.id, self._file.end, error)
             raise self._problem(error) from error
+
+    async def review(self, look: Callable[[Unjudged], Judged]) -> Judged:
+        if self._gone:
+            raise UploadUnknown(self.state.id)
+        await self._write([])
+        return await trio.to_thread.run_sync(self._review, look, limiter=self._threads.reviewing)
+
+    def _review(self, look: Callable[[Unjudged], Judged]) -> Judged:
+        digest = Digest(self.state.algorithm, self._file.hexdigest())
+        with open(self._paths.upload(self.state.id), "rb") as file:
+            return look(Unjudged(file, self._file.end, digest, Headers()))
 
     # Ends
 

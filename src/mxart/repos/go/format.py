@@ -12,12 +12,13 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.digest import Digest
-from mxart.errors import MethodNotAllowed, Problem, UpstreamFailed
+from mxart.errors import Problem, UpstreamFailed
 from mxart.message import Headers, Response
-from mxart.repos.go import discovery, documents
+from mxart.repos.go import discovery, documents, writes
 from mxart.repos.go.errors import TEXT, word
+from mxart.repos.go.paths import escape
 from mxart.repos.go.requests import Wanted, is_cached_only, parse, read
-from mxart.repos.go.versions import latest, order
+from mxart.repos.go.versions import latest
 from mxart.repos.go.zips import BadModule, check_zip, mod_hash
 from mxart.repos.operations import (
     Artifact,
@@ -33,7 +34,7 @@ from mxart.repos.operations import (
     Referrers,
     Static,
 )
-from mxart.repos.publishing import Inspection, Outcome, Publish, Uploading, Write
+from mxart.repos.publishing import Inspection, Judgement, Outcome, Publish, Release, Uploading, Write
 from mxart.store.base import Unjudged
 from mxart.upstream.base import Ask
 
@@ -60,7 +61,9 @@ class Go:
         """No query means anything but `go-get=1`, on a host of the repository's own."""
         if query and method in ("GET", "HEAD") and (found := discovery.answer(query, root)) is not None:
             return Static(found)
-        wanted = _remembered(method, path) if len(path) <= _MAX_REMEMBERED else parse(method, path)
+        if method not in ("GET", "HEAD"):
+            return writes.parse(method, parse(path))
+        wanted = _remembered(path) if len(path) <= _MAX_REMEMBERED else parse(path)
         return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
 
     def adopt(self, operation: _Kept) -> _Kept:
@@ -131,25 +134,35 @@ class Go:
         )
 
     def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
-        text = "".join(f"{version}\n" for version in sorted(listed.names, key=order))
+        text = "".join(f"{version}\n" for version in writes.listed(listed.names))
         return Headers((("content-type", TEXT),)), text.encode()
 
     def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
-        raise _no_writing()
+        raise NotImplementedError("`parse` makes no Referrers")
 
     def fallback(self, document: Document) -> Referrers | None:
         return None
 
-    # writes: `parse` makes none
+    def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
+        version = writes.guide(versions)
+        return _of_version(document.package, version, "mod") if version else None
+
+    def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
+        return _of_version(document.package, writes.best(versions, guide), "info")
+
+    # writes
+
+    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
+        return writes.release(operation, unjudged, now)
 
     def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
-        raise _no_writing()
+        raise NotImplementedError("`parse` makes no Publish")
 
     def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
         return Inspection()
 
     def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:
-        raise _no_writing()
+        return writes.outcome(outcome)
 
     def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
         return ()
@@ -158,8 +171,9 @@ class Go:
         return word(problem)
 
 
-def _no_writing() -> MethodNotAllowed:
-    return MethodNotAllowed("modules are only read here", subject="route", headers=(("allow", "GET, HEAD"),))
+def _of_version(module: str, version: str, kind: str) -> Document:
+    path = f"{escape(module)}/@v/{escape(version)}.{kind}"
+    return Document(module, path, kind, mutable=False, small=True)
 
 
 def _operation(wanted: Wanted, *, head: bool, kept: bool) -> Operation:

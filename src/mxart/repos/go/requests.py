@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
-from mxart.errors import BadRequest, MethodNotAllowed, NotFound
+from mxart.errors import BadRequest, NotFound
 from mxart.message import Headers
 from mxart.repos.go.paths import shown, unescape_path, unescape_version
 from mxart.repos.go.versions import canonical, fits, is_canonical
@@ -43,11 +43,8 @@ class Wanted:
         return self.kind in ("info", "mod", "zip") and is_canonical(self.module, self.version)
 
 
-def parse(method: str, path: str) -> Wanted:
-    """What is asked for by the path of a URL, still escaped. Raises BadRequest, NotFound, MethodNotAllowed."""
-    if method not in ("GET", "HEAD"):
-        message = "modules are only read here: GET and HEAD"
-        raise MethodNotAllowed(message, subject="route", headers=(("allow", "GET, HEAD"),))
+def parse(path: str) -> Wanted:
+    """What is asked for by the path of a URL, still escaped. Raises BadRequest, NotFound."""
     if len(path) > MAX_PATH:
         raise BadRequest(f"the path is longer than {MAX_PATH} characters", subject="module")
     path = path.removeprefix(CACHED_ONLY) if path.startswith(CACHED_ONLY) else path.removeprefix("/")

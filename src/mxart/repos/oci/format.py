@@ -37,7 +37,7 @@ from mxart.repos.operations import (
     Referrers,
     Static,
 )
-from mxart.repos.publishing import Inspection, Outcome, Publish, Uploading, Write
+from mxart.repos.publishing import Inspection, Judgement, Outcome, Publish, Release, Uploading, Write
 from mxart.store.base import Unjudged
 from mxart.upstream.base import Ask
 
@@ -144,6 +144,15 @@ class Oci:
 
     def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
         raise NotImplementedError("every name of a large file tells its digest here: `parse` makes no Artifact")
+
+    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
+        raise NotImplementedError("`parse` makes no Release")
+
+    def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
+        return None  # no name stands for the best of others
+
+    def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
+        return document
 
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         return _manifest(document.package, digest)

@@ -27,6 +27,7 @@ from mxart.repos.publishing import (
     Progress,
     Publish,
     Published,
+    Released,
     Stored,
     Uploading,
     Write,
@@ -180,6 +181,8 @@ def outcome(operation: Write, result: Outcome, target: str) -> Response:
         case Gone(warning=warning):
             told = (("warning", f'299 - "{warning}"'),) if warning else ()
             return Response(204 if isinstance(operation, Cancel) else 202, Headers((*told, VERSION)))
+        case Released():
+            raise NotImplementedError("`parse` makes no Release")
         case _:
             assert_never(result)
 

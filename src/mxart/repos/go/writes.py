@@ -1,0 +1,129 @@
+"""Publishing modules: `PUT …/@v/<version>.zip`, from which everything else follows, and deleting a version. Pure.
+
+There is no standard for this.  The URL is the one that the file is read by; its `.mod` and `.info` come with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from mxart.body import Body
+from mxart.errors import BadRequest, MethodNotAllowed
+from mxart.message import Headers, Response
+from mxart.repos.go import gomod
+from mxart.repos.go.archives import BadArchive, entries, pieces
+from mxart.repos.go.errors import TEXT
+from mxart.repos.go.paths import shown
+from mxart.repos.go.requests import Wanted, read
+from mxart.repos.go.versions import is_pseudo, is_version, latest, major, order, pseudo_time
+from mxart.repos.go.zips import MAX_ZIP, BadModule, check_zip
+from mxart.repos.publishing import Delete, Derived, Gone, Judgement, Outcome, Release, Released, Write
+from mxart.store.base import Unjudged
+
+MAX_MOD = 4 << 20
+"""Bytes of a published go.mod: it is served from memory."""
+ALLOW = "GET, HEAD, PUT, DELETE"
+_INCOMPATIBLE = "+incompatible"
+
+
+def parse(method: str, wanted: Wanted) -> Write:
+    """What a client wants to be done about a file. Raises MethodNotAllowed, BadRequest."""
+    if method not in ("PUT", "DELETE"):
+        raise MethodNotAllowed("modules are read, and published by PUT", subject="route", headers=(("allow", ALLOW),))
+    if wanted.kind != "zip":
+        message = f"a version is published, and deleted, by its .zip: {method} …/@v/v1.2.3.zip; the others follow"
+        raise MethodNotAllowed(message, subject="route", headers=(("allow", "GET, HEAD"),))
+    base = wanted.path.removesuffix(".zip")
+    if method == "DELETE":
+        return Delete(wanted.module, wanted.path, "zip", beside=(f"{base}.mod", f"{base}.info"))
+    if wanted.version.endswith(_INCOMPATIBLE) and major(wanted.version) in ("v0", "v1"):
+        right = wanted.version.removesuffix(_INCOMPATIBLE)
+        raise BadRequest(f"there is no {wanted.version}: v0 and v1 are never {_INCOMPATIBLE}, it is {right}")
+    return Release(wanted.module, wanted.path, "zip", MAX_ZIP)
+
+
+def release(operation: Release, unjudged: Unjudged, now: float) -> Judgement:
+    """See Format.release."""
+    wanted = read(operation.path)
+    name = f"{wanted.module}@{wanted.version}"
+    try:
+        checksum = check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
+        mod = _mod(unjudged.file, unjudged.size, wanted)
+    except (BadModule, BadArchive) as error:
+        raise BadRequest(f"this is no zip of {name}: {error}", subject="zip") from None
+    base = operation.path.removesuffix(".zip")
+    info = json.dumps({"Version": wanted.version, "Time": _time(wanted.version, now)}, separators=(",", ":")).encode()
+    derived = (Derived(f"{base}.mod", TEXT, mod), Derived(f"{base}.info", "application/json", info))
+    # The version's own name is no path that anybody can ask for.
+    return Judgement(checksum, "application/zip", (wanted.version, base), derived)
+
+
+def _mod(file: BinaryIO, size: int, wanted: Wanted) -> bytes:
+    """The go.mod within, or the one that stands for none. Raises BadModule."""
+    found = entries(file, size)
+    if not any(not entry.name.endswith("/") for entry in found):
+        raise BadModule("it holds no files")
+    name = f"{wanted.module}@{wanted.version}/go.mod"
+    entry = next((entry for entry in found if entry.name == name), None)
+    if entry is None:
+        return f"module {wanted.module}\n".encode()
+    if wanted.version.endswith(_INCOMPATIBLE):
+        raise BadModule(f"it has a go.mod, so no version of it is {_INCOMPATIBLE}: its path has to end with /v2 or so")
+    if entry.size > MAX_MOD:
+        raise BadModule(f"its go.mod has {entry.size} bytes; at most {MAX_MOD} are taken")
+    data = b"".join(pieces(file, entry))
+    try:
+        module = gomod.read(data).module
+    except ValueError:
+        raise BadModule("its go.mod is no text") from None
+    if module != wanted.module:
+        says = f"is that of {shown(module)}" if module else "names no module"
+        raise BadModule(f"its go.mod {says}, not of {wanted.module}")
+    return data
+
+
+def _time(version: str, now: float) -> str:
+    """When a commit was made, as its version says; else now."""
+    match = re.fullmatch(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)", pseudo_time(version))
+    if match is not None:
+        return "{}-{}-{}T{}:{}:{}Z".format(*match.groups())
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+
+
+def outcome(outcome: Outcome) -> Response:
+    """How a write ended."""
+    match outcome:
+        case Released(checksum=checksum, new=new):
+            return _text(201 if new else 200, f"{'published' if new else 'published before, the same'}: {checksum}\n")
+        case Gone():
+            return _text(200, "deleted\n")
+        case _:
+            raise NotImplementedError("`parse` makes nothing that ends so")
+
+
+def _text(status: int, text: str) -> Response:
+    fields = (("content-type", TEXT), ("cache-control", "no-store"))
+    return Response(status, Headers(fields), Body((text.encode(),)))
+
+
+def guide(versions: Sequence[str]) -> str:
+    """The version whose go.mod says which ones are retracted: the newest; "" if there is none."""
+    return latest(versions)
+
+
+def best(versions: Sequence[str], mod: bytes) -> str:
+    """The latest version that was not retracted; the latest at all if every one was. There is at least one."""
+    try:
+        said = gomod.read(mod)
+    except ValueError:
+        return latest(versions)
+    return latest(version for version in versions if not said.retracts(version)) or latest(versions)
+
+
+def listed(versions: Sequence[str]) -> list[str]:
+    """In the order of a list, which names no commits."""
+    return sorted((version for version in versions if is_version(version) and not is_pseudo(version)), key=order)

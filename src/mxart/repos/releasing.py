@@ -1,0 +1,136 @@
+"""Files of any size that a format judges as a whole before they are published: a module's zip, say.
+
+Theory of operation
+-------------------
+The body goes into an upload, hashed as it comes.  When all of it is there a thread judges it, and says what follows
+from it: small files, and the version's name.  Nothing of this is known to anybody before one transaction publishes
+it all, if nothing is under the name by then; two who publish the same version at once are in order by that.  Killed
+before, there is an upload that expires, or bytes without a name, which are swept.
+
+Who is the second is told that all is well if the format holds both files to be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from mxart.digest import Digest
+from mxart.errors import Conflict, UpstreamUnavailable
+from mxart.message import RequestBody, Trace
+from mxart.repos.base import Caller, Format
+from mxart.repos.publishing import Judgement, Release, Released
+from mxart.repos.stock import Stock
+from mxart.store.base import FileRecord, Unjudged, Upload
+from mxart.store.published import Condition, Publication, Unmet, Vanished
+
+_CLOSING_SECONDS = 5.0
+
+
+class Releases:
+    """Those of one local repository."""
+
+    def __init__(
+        self,
+        name: str,
+        format: Format,  # noqa: A002 the word of the house
+        stock: Stock,
+        clock: Callable[[], float],
+        max_upload: int | None,
+    ) -> None:
+        self._name = name
+        self._format = format
+        self._stock = stock
+        self._clock = clock
+        self._max_upload = max_upload
+
+    async def publish(self, operation: Release, body: RequestBody, trace: Trace, caller: Caller) -> Released:
+        """See Publisher.write. Raises Conflict if the name has another file; it keeps that."""
+        uploads = self._stock.uploads
+        state = await uploads.begin(self._name, operation.package, caller.name)
+        async with uploads.open(state.id) as upload:
+            try:
+                await self._receive(operation, upload, body)
+                outcome = await self._settle(operation, upload)
+            finally:
+                # Its client does not know that there is one.
+                with trio.move_on_after(_CLOSING_SECONDS, shield=True):
+                    await upload.discard()
+        trace.decided("%s: %s as %s", operation.path, "published" if outcome.new else "here already", outcome.checksum)
+        return outcome
+
+    async def _receive(self, operation: Release, upload: Upload, body: RequestBody) -> None:
+        demand_room = self._stock.publications.demand_room
+        room = demand_room(self._name, None, 0)
+        limits = [limit for limit in (operation.most, room, self._max_upload) if limit is not None]
+        await upload.receive(body, min(limits))
+
+    async def _settle(self, operation: Release, upload: Upload) -> Released:
+        now = self._clock()
+
+        def look(unjudged: Unjudged) -> tuple[Digest, Judgement]:
+            return unjudged.digest, self._format.release(operation, unjudged, now)
+
+        digest, judgement = await upload.review(look)
+        if (known := self._known(operation, judgement)) is not None:
+            return known
+        self._stock.publications.demand_room(self._name, digest, upload.state.offset)
+        beside = [
+            FileRecord(
+                self._name,
+                operation.package,
+                item.path,
+                await self._stock.blobs.put(item.data),
+                len(item.data),
+                item.media_type,
+                created=now,
+            )
+            for item in judgement.derived
+        ]
+        size = await upload.commit(digest)
+        record = FileRecord(
+            self._name,
+            operation.package,
+            operation.path,
+            digest,
+            size,
+            judgement.media_type,
+            etag=judgement.checksum,
+            created=now,
+        )
+        return await self._publish(operation, judgement, record, tuple(beside))
+
+    async def _publish(
+        self, operation: Release, judgement: Judgement, record: FileRecord, beside: tuple[FileRecord, ...]
+    ) -> Released:
+        free = Condition(operation.path, lambda held: held is None)
+        publication = Publication(record, (judgement.tag,), condition=free, beside=beside)
+        digests = [item.digest for item in (record, *beside)]
+        known: Released | None = None
+        try:
+            await self._stock.publications.publish(publication, lambda: all(map(self._stock.blobs.has, digests)))
+        except Unmet:  # somebody was faster
+            known = self._known(operation, judgement)
+        except Vanished:
+            pass
+        else:
+            return Released(judgement.checksum, new=True)
+        if known is None:
+            message = f"{operation.path} came and went while it was published; publish it again"
+            raise UpstreamUnavailable(message, subject=operation.subject, retry_after=1.0)
+        return known
+
+    def _known(self, operation: Release, judgement: Judgement) -> Released | None:
+        """The same, if it is here already; None if nothing is. Raises Conflict if it is another one."""
+        record = self._stock.catalog.file(self._name, operation.path)
+        if record is None:
+            return None
+        if record.etag == judgement.checksum:
+            return Released(judgement.checksum, new=False)
+        raise Conflict(
+            f"{operation.package} {judgement.tag[0]} is published already, with other content, and never changes: "
+            "publish this as a new version",
+            subject=operation.subject,
+            detail=f"here is {record.etag}, this is {judgement.checksum}",
+        )
