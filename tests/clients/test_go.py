@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from kit.go_command import GoCommand, ModuleServer, Refused
 from kit.modules import COMMIT, GRAPH, OLD, TOML, TOOLS, Module
 from kit.netns import world
+from kit.pushes import mxart_command
 from kit.servers import Mxart, mxart
 
 APP = GRAPH[1]
@@ -224,3 +226,44 @@ def test_a_host_of_our_own_serves_its_modules_to_a_go_command_without_any_proxy(
             found = go.download("all")
             assert [found[f"{one.path}@{one.version}"].zip for one in (lib, base)] == [lib.zip, base.zip]
         upstream.stop()
+
+
+def test_many_go_commands_at_once_on_a_cold_graph_fetch_each_file_once(upstream: ModuleServer, room: Path) -> None:
+    with mxart(room / "mxart", served(upstream, ttl=300), tls=True, workers=2) as server:
+        commands = [command(server, room, f"client{n}") for n in range(8)]
+        for go in commands:
+            go.requires(APP)
+        with ThreadPoolExecutor(len(commands)) as pool:
+            found = list(pool.map(lambda go: go.download("all"), commands))
+    for one in found:
+        assert {name: item.zip for name, item in one.items()} == {f"{m.path}@{m.version}": m.zip for m in NEEDED}
+    assert set(upstream.asked().values()) == {1}
+
+
+def test_a_module_that_only_users_may_see_is_shown_to_whoever_is_in_netrc(upstream: ModuleServer, room: Path) -> None:
+    rules = f"""
+[[permission]]
+repository = "mirror"
+path = "{TOOLS.path}"
+groups = ["core"]
+actions = ["read", "fetch"]
+"""
+    name = f"{TOOLS.path}@{TOOLS.version}"
+    with mxart(room / "mxart", served(upstream, rules), tls=True) as server:
+        mxart_command(server, "group", "add", "core")
+        for user, options in (("ann", ["--group", "core"]), ("bob", [])):
+            mxart_command(server, "user", "add", user, "--password-stdin", *options, stdin=f"{user}-and-her-password\n")
+        nobody = command(server, room, "nobody")
+        with pytest.raises(Refused, match="401 Unauthorized"):
+            nobody.download(name)
+        assert nobody.download(f"{TOML.path}@{TOML.version}")
+        bob = command(server, room, "bob")
+        bob.logs_in(server.address, "bob", "bob-and-her-password")
+        with pytest.raises(Refused, match=f"403 Forbidden.*{TOOLS.path}"):
+            bob.download(name)
+        assert not any(TOOLS.base in path for path in upstream.asked())
+        ann = command(server, room, "ann")
+        ann.logs_in(server.address, "ann", "ann-and-her-password")
+        assert ann.download(name)[name].zip == TOOLS.zip
+        with pytest.raises(Refused, match="401 Unauthorized"):
+            nobody.download(name)

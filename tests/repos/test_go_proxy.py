@@ -141,6 +141,7 @@ async def test_a_branch_is_asked_for_again_after_the_ttl(world: World) -> None:
         ("info", Answer(b'{"Version":"v1.9.0"}', [("content-encoding", "gzip")]), "packed"),
         ("mod", Answer(gzip.compress(b"module x\n")), "gzip"),
         ("list", Answer(gzip.compress(b"v1.0.0\n")), "no text"),
+        ("list", Answer(b"v1.0.0\n" * 50_001), "at most 50000"),
         ("info", Answer(b'{"Version":"v1.9.1"}'), "of version 'v1.9.1'"),
         ("info", Answer(b'{"Version":"v1.9"}'), "of version 'v1.9'"),
         ("info", Answer(b"[]"), "no JSON object"),

@@ -38,6 +38,7 @@ def test_every_shell_is_told_and_the_machine_trusts_our_ca() -> None:
     said = "\n".join(plan.notes)
     assert "go env -w GOPROXY=https://box.test/go" in said
     assert "machine box.test login USER password TOKEN" in said
+    assert "before Go 1.24" not in said
     assert "GONOSUMDB=" in said
     assert "GONOSUMCHECK" not in said  # no go command has ever known it
     assert ",direct" not in there[OWN]
@@ -54,3 +55,10 @@ def test_where_there_are_no_modules_that_is_said_and_what_we_set_is_undone() -> 
     plan = CLIENTS["go"].plan("mirror", server(configured(_MIRROR), "http://box.test"), before)
     assert "GOPROXY" not in before.after(plan)[OWN]
     assert any('format = "go"' in note for note in plan.notes)
+
+
+def test_a_port_is_named_as_each_go_command_wants_it() -> None:
+    plan = CLIENTS["go"].plan("mirror", server(configured(""), "https://box.test:8443", _CA), Kept())
+    said = "\n".join(plan.notes)
+    assert "machine box.test:8443 login" in said
+    assert "before Go 1.24 that line names no port: machine box.test login" in said

@@ -31,4 +31,7 @@ def _notes(server: Server) -> list[str]:
     ]
     if server.is_plain:
         return [*notes, "over plain http the go command shows nobody's password: modules that need one need https"]
-    return [*notes, f"with a user, in ~/.netrc (mode 600): machine {server.host} login USER password TOKEN"]
+    notes.append(f"with a user, in ~/.netrc (mode 600): machine {server.authority} login USER password TOKEN")
+    if server.authority != server.host:
+        notes.append(f"before Go 1.24 that line names no port: machine {server.host} login USER password TOKEN")
+    return notes

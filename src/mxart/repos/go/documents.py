@@ -15,6 +15,8 @@ from mxart.repos.go.paths import shown
 from mxart.repos.go.requests import Wanted
 from mxart.repos.go.versions import is_canonical, is_version
 
+# Nobody has released that often; a longer list would keep a worker from everybody else.
+MAX_VERSIONS = 50_000
 _GZIP = b"\x1f\x8b"
 # A module directive, in its short form or in that of a block (go.dev/ref/mod, "module directive").
 _DIRECTIVE = re.compile(rb"^[ \t]*module(?:[ \t]+\S|[ \t]*\()", re.MULTILINE)
@@ -83,6 +85,9 @@ def versions(data: bytes, subject: str) -> tuple[str, ...]:
         lines = [line.split()[0] for line in data.decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise UpstreamFailed("upstream's list of versions is no text", subject=subject) from None
+    if len(lines) > MAX_VERSIONS:
+        message = f"upstream's list has {len(lines)} versions; at most {MAX_VERSIONS} are taken"
+        raise UpstreamFailed(message, subject=subject)
     found = tuple(dict.fromkeys(line for line in lines if is_version(line)))
     if lines and not found:
         raise UpstreamFailed(f"upstream's list of versions names none: {shown(lines[0])}", subject=subject)

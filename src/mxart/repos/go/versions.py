@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from mxart.repos.go.paths import split_major
 
@@ -61,6 +62,7 @@ def is_release(version: str) -> bool:
     return match is not None and not match["pre"]
 
 
+@lru_cache(maxsize=16384)  # lists are asked for over and over, and sorted each time
 def order(version: str) -> Order:
     """A key to sort versions by (semver.Compare, and the text where that says equal). Raises ValueError."""
     match = _parse(version)
