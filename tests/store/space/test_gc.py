@@ -327,6 +327,22 @@ async def test_bytes_that_arrive_between_looking_and_removing_are_put_back(house
     assert os.listdir(place.temporary) == []
 
 
+async def test_a_file_that_housekeeping_takes_out_of_the_sweepers_hand_is_gone_as_well(house: Warehouse) -> None:
+    layer = await house.put(b"nobody's", at=OLD)
+    place = house.places["default"]
+
+    def cleaned(source: str, target: str) -> None:
+        os.rename(source, target)
+        assert clean(place, NOW) == 1
+
+    shelves = Shelves("default", house.places, cleaned)
+    with house.ledger() as ledger:
+        ledger.look_around(["default"])
+        swept = await trio.to_thread.run_sync(shelves.sweep, ledger, [Loose(layer, 8)], NOW - DAY)
+    assert swept == [Loose(layer, 8)]
+    assert not house.has(layer)
+
+
 @pytest.mark.parametrize("jump", [-400 * DAY, 400 * DAY])
 async def test_a_clock_that_jumps_costs_the_grace_and_no_acknowledged_manifest(house: Warehouse, jump: float) -> None:
     kept = await house.push_image("latest", at=NOW)
