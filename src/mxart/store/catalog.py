@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -240,8 +241,8 @@ class SqliteCatalog:
                     # Not abandoned when cancelled: the thread commits, or has not begun.
                     await trio.to_thread.run_sync(self._transact)
         finally:
-            if job in self._jobs:
-                self._jobs.remove(job)  # cancelled before a thread took it
+            with suppress(ValueError):  # a thread takes it in this very moment, or has
+                self._jobs.remove(job)  # cancelled before
         if isinstance(job.error, sqlite3.Error):
             raise _as_problem(job.error) from job.error
         if job.error is not None:
