@@ -9,8 +9,8 @@ from random import Random
 import pytest
 import trio
 
-from kit.api import ADMIN, EVE, api_world
-from mxart.repos.base import NOBODY
+from kit.api import ADMIN, EVE, Only, api_world
+from mxart.repos.base import NOBODY, Caller
 from mxart.web.jobs import Tell
 
 
@@ -178,3 +178,15 @@ async def test_whatever_is_sent_is_answered_and_never_a_fault_of_ours(seed: int,
             body = random.choice(BODIES) if line.takes_body else None
             told = await world.call(line.method, path, body, caller=random.choice((ADMIN, EVE, NOBODY)))
             assert told.status < 500, (line.method, path, body, told.text)
+
+
+async def test_a_token_ends_no_job_but_its_own(tmp_path: Path) -> None:
+    async with api_world(tmp_path) as world:
+        mine = await world.jobs.start("gc", "a", "eve", forever)
+        its = await world.jobs.start("gc", "b", "eve", forever, token="aa")
+        signed = Caller(name="eve", grants=Only(delegated=True))
+        token = Caller(name="eve", token="aa", grants=Only(delegated=True))
+        for caller, job, status in ((signed, mine, 403), (signed, its, 403), (token, mine, 403), (token, its, 202)):
+            assert (await world.call("GET", f"/jobs/{job.id}", caller=caller)).status == 200
+            assert (await world.call("DELETE", f"/jobs/{job.id}", caller=caller)).status == status
+        assert (await world.call("DELETE", f"/jobs/{mine.id}", caller=EVE)).status == 202

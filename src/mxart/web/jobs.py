@@ -53,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     subject: str  # what it is about, in the words of its kind
     owner: str
     created: float
+    token: str = ""  # the number of the owner's token that it was asked for with
     state: State = "running"
     done: int = 0
     total: int | None = None
@@ -95,7 +96,9 @@ class Jobs:
         self._scope.cancel()
         await self._ended.wait()
 
-    async def start(self, kind: str, subject: str, owner: str, work: Work, *, alone: bool = False) -> Job:
+    async def start(
+        self, kind: str, subject: str, owner: str, work: Work, *, token: str = "", alone: bool = False
+    ) -> Job:
         """Begin some work, known to everybody when this returns.
 
         `alone`: not while another of its kind and subject runs; raises Conflict.  Raises TooManyRequests where too many
@@ -106,7 +109,9 @@ class Jobs:
             if nursery is None:
                 raise UpstreamUnavailable("this worker is stopping; ask again", retry_after=1.0)
             with trio.CancelScope(shield=True):  # milliseconds; a lock that is held must find its job
-                job, lock = await trio.to_thread.run_sync(partial(self._begin, kind, subject, owner, alone=alone))
+                job, lock = await trio.to_thread.run_sync(
+                    partial(self._begin, kind, subject, owner, token, alone=alone)
+                )
             nursery.start_soon(self._live, job, lock, work)
         return job
 
@@ -130,7 +135,7 @@ class Jobs:
 
     # In threads
 
-    def _begin(self, kind: str, subject: str, owner: str, *, alone: bool) -> tuple[Job, int]:
+    def _begin(self, kind: str, subject: str, owner: str, token: str, *, alone: bool) -> tuple[Job, int]:
         make_private(self._paths.root)
         with locked_directory(self._paths.root):
             running = [job for job in self._tidy() if job.state == "running"]
@@ -144,7 +149,8 @@ class Jobs:
                 )
             now = self._clock()
             stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S")
-            job = Job(id=f"{stamp}-{secrets.token_hex(4)}", kind=kind, subject=subject, owner=owner, created=now)
+            name = f"{stamp}-{secrets.token_hex(4)}"
+            job = Job(id=name, kind=kind, subject=subject, owner=owner, token=token, created=now)
             lock = os.open(self._paths.alive(job.id), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)

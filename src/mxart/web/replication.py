@@ -148,7 +148,11 @@ class ReplicationOperations:
         work = partial(self._work, repository, caller, image, body.target, choice, credentials)
         subject = f"{where.repository}: {image} to {there}"
         asked.request.trace.about = f"to {there}"
-        return shown_job(await self._jobs.start("replication", subject, asked.caller.name, work, alone=True))
+        return shown_job(
+            await self._jobs.start(
+                "replication", subject, asked.caller.name, work, token=asked.caller.token, alone=True
+            )
+        )
 
     async def _work(
         self,

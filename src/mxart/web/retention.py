@@ -109,7 +109,9 @@ class RetentionOperations:
         name = asked.where.repository
         self._demand_rules(name)
         work = partial(self._work, name)
-        return shown_job(await self._jobs.start("retention", name, asked.caller.name, work, alone=True))
+        return shown_job(
+            await self._jobs.start("retention", name, asked.caller.name, work, token=asked.caller.token, alone=True)
+        )
 
     async def _work(self, name: str, tell: Tell) -> Result:
         retired = await self._apart(name, False, None, tell)

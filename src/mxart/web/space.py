@@ -105,7 +105,9 @@ class SpaceOperations:
         work = partial(self._work, _grace(body.grace), body.dry_run)
         subject = "dry run" if body.dry_run else "all stores"
         asked.request.trace.about = subject
-        return shown_job(await self._jobs.start("gc", subject, asked.caller.name, work, alone=True))
+        return shown_job(
+            await self._jobs.start("gc", subject, asked.caller.name, work, token=asked.caller.token, alone=True)
+        )
 
     async def _work(self, grace: float | None, dry_run: bool, tell: Tell) -> Result:
         return told(await self._collect(grace, dry_run, tell))
