@@ -98,6 +98,8 @@ def test_whether_a_repository_is_open_to_all() -> None:
     assert Rules([rule("allow", "@core", "secret/**", "r")]).is_open("other")
     assert not Rules([rule("deny", "@anonymous", "a/**")]).is_open("r")
     assert Rules([rule("deny", "bob")]).is_open("r")
+    # docker shows its login only to a door that asks for one, and he who may fetch has to.
+    assert not Rules([rule("allow", "@users", actions="fetch")]).is_open("r")
     assert Rules([rule("deny", "@anonymous", actions="publish")]).is_open("r")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from mxart.access.base import Action
+from mxart.access.base import READING, Action
 from mxart.patterns import EVERYWHERE, PathPattern, Specificity
 
 EVERYBODY = "anonymous"
@@ -115,9 +115,9 @@ class Rules:
         return Verdict(False, None, f"no rule lets anybody but {ADMINS} {action} there")
 
     def is_open(self, repository: str) -> bool:
-        """Whether everybody may read all of a repository, as far as rules can tell without a path."""
+        """Whether everybody may read and fetch all of a repository, as far as rules can tell without a path."""
         return not any(
             (rule.effect == "deny") == (EVERYBODY in rule.groups)  # closed to all, or opened to some
             for rule in self._rules
-            if "read" in rule.actions and (rule.repositories is None or repository in rule.repositories)
+            if not rule.actions.isdisjoint(READING) and (rule.repositories is None or repository in rule.repositories)
         )
