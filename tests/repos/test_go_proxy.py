@@ -260,6 +260,27 @@ async def test_a_groups_latest_is_not_that_of_the_member_that_happens_to_answer(
     assert status == 404
 
 
+async def test_all_files_of_a_version_come_from_the_member_that_gave_the_first(world: World) -> None:
+    """Nobody who comes first later on can put a go.mod of his own beside what was downloaded before."""
+    first, second, both = two(world)
+    module = Module(APP, "v1.9.0")
+    fill(second, module)
+    assert await get(world, both, f"{module.base}.info") == (200, module.info)
+    world.clock.forward(10_000)
+    fill(first, Module(APP, "v1.9.0", (("example.com/evil", "v1.0.0"),)), Module(APP, "v1.10.0"))
+    asked = len(first.asked)
+    assert await get(world, both, f"{module.base}.mod") == (200, module.mod)
+    assert len(first.asked) == asked
+    del second.answers[f"{module.base}.info"], second.answers[f"{module.base}.mod"]
+    assert await get(world, both, f"{module.base}.mod") == (200, module.mod)
+    status, _ = await get(world, both, f"{APP}/@v/v1.10.0.info")
+    assert status == 200  # another version
+    second.trouble = UpstreamFailed("down")
+    world.catalog.files.pop(("second", f"{module.base}.mod"))
+    status, _ = await get(world, both, f"{module.base}.mod")
+    assert status == 502
+
+
 async def test_a_module_of_our_own_is_asked_of_nobody_else(world: World) -> None:
     first, second, both = two(world)
     fill(first, *GRAPH)

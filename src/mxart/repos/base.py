@@ -162,6 +162,13 @@ class Format(Protocol):
         """The immutable name of the bytes that a mutable document holds now, if the format has one."""
         ...
 
+    def together(self, operation: File) -> tuple[str, ...]:
+        """The paths of all that belongs to one version with this file and must come from where that comes from.
+
+        Its own path is among them; () where a file's name tells its digest, or may mean another one tomorrow.
+        """
+        ...
+
     def choose(self, document: Document, answers: Sequence[bytes]) -> int:
         """Which of the checked answers to one question is the best one, if the format has such questions.
 
@@ -274,6 +281,10 @@ class Repository(Protocol):
 
     def begun(self, package: str) -> bool:
         """Whether parts of this package were pushed here, and nothing yet that they are parts of."""
+        ...
+
+    def keeps(self, paths: Sequence[str]) -> bool:
+        """Whether a file of an upstream's has been kept here under one of these paths (Format.together)."""
         ...
 
     async def admit(self, caller: Caller, trace: Trace) -> None:

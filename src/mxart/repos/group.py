@@ -2,7 +2,8 @@
 
 A package that a member owns, because it is published there, is asked of its owners only: no upstream
 can put its own bytes under a name of the team's.  For any other package the members are asked in
-order and the first that has it answers.  "Not found" is said only if every member said so.
+order and the first that has it answers; the other files of the same version then come from there, whatever an earlier
+member has by then (Format.together).  "Not found" is said only if every member said so.
 
 What is pushed to a group goes to its `publish_to`, and so do deletions; the rights that count are those on that
 repository.  Two things follow for reading:
@@ -29,7 +30,18 @@ from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import NOBODY, Caller, Format, Repository
-from mxart.repos.operations import Blob, Descriptor, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import (
+    Artifact,
+    Blob,
+    Descriptor,
+    Document,
+    File,
+    Found,
+    Listed,
+    Listing,
+    Referred,
+    Referrers,
+)
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import cut
 from mxart.repos.seen import packages_seen
@@ -87,6 +99,9 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
+    def keeps(self, paths: Sequence[str]) -> bool:
+        return any(member.keeps(paths) for member in self._members)
+
     def begun(self, package: str) -> bool:
         return any(member.begun(package) for member in self._members)
 
@@ -128,7 +143,15 @@ class Group:
         head = isinstance(operation, Blob) and operation.head
         if head and (target := self._publishing(package, caller)) is not None:
             return (target,)
-        return [member for member in self._members if member.owns(package)] or self._members
+        return [member for member in self._members if member.owns(package)] or self._keeper(operation) or self._members
+
+    def _keeper(self, operation: File | Listing | Referrers) -> Sequence[Repository]:
+        """The first member that has given out a part of the same version, if any has: the rest comes from there too."""
+        if not isinstance(operation, Document | Artifact) or len(self._members) == 1:
+            return ()
+        paths = self.format.together(operation)
+        keeper = next((member for member in self._members if paths and member.keeps(paths)), None)
+        return (keeper,) if keeper is not None else ()
 
     def _as(self, member: Repository, caller: Caller) -> Caller:
         """What a member is shown of a caller."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mxart.digest import Digest
@@ -68,6 +68,10 @@ class Local:
         if referring is None:
             return self._holds(package)
         return self._stock.publications.owned(self.name, package, referring.companions)
+
+    def keeps(self, paths: Sequence[str]) -> bool:
+        """Never: what is published here is owned, which says more."""
+        return False
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
         """No upstream asks for a login."""

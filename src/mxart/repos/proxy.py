@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -49,6 +49,7 @@ class Proxy:
         self.site = upstream.site if rules.relay != "never" else ""
         shelf = Shelf(name, format, stock)
         remote = Remote(name, format, upstream, stock, shelf, nursery, origin, rules, clock, verifier)
+        self._catalog = stock.catalog
         self._counter = Counter(remote)
         # For callers who may not have upstream asked. What is stale to them is not so to others: a memory of its own.
         stock = replace(stock, memory=Memory(_MEMORY))
@@ -62,6 +63,10 @@ class Proxy:
     def begun(self, package: str) -> bool:
         """Nor can it be."""
         return False
+
+    def keeps(self, paths: Sequence[str]) -> bool:
+        catalog = self._catalog
+        return any(catalog.file(self.name, path) is not None for path in paths)
 
     def publisher(self) -> None:
         """Nothing is published in a proxy."""

@@ -113,6 +113,12 @@ class Go:
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         return None
 
+    def together(self, operation: File) -> tuple[str, ...]:
+        if isinstance(operation, Document) and operation.mutable:
+            return ()
+        base = operation.path.rpartition(".")[0]
+        return tuple(f"{base}.{kind}" for kind in ("info", "mod", "zip"))
+
     def choose(self, document: Document, answers: Sequence[bytes]) -> int:
         found = [documents.version(data) for data in answers]
         return found.index(latest(found))
