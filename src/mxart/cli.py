@@ -15,7 +15,7 @@ from mxart.errors import ConfigError
 from mxart.logs import Level, configure
 from mxart.supervisor import Prepared, Supervisor
 
-_COMMANDS = ("ca", "check", "dns", "gc", "group", "replicate", "retention", "setup", "token", "user")
+_COMMANDS = ("ca", "check", "dns", "gc", "go", "group", "replicate", "retention", "setup", "token", "user")
 
 
 class _Commands(click.Group):

@@ -1,0 +1,102 @@
+"""A module's zip made of a folder, as the go command makes it (golang.org/x/mod/zip): the same files, so the same h1.
+
+Left out are vendored packages, modules within the module, what is neither file nor folder (links, above all) and the
+folders of version control.  Blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mxart.repos.go import gomod
+
+_VCS = frozenset((".bzr", ".git", ".hg", ".svn"))
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_VENDOR = "vendor/"
+# From this Go on, vendor/modules.txt is left out, and what lies right in a vendor folder deeper down is not.
+_MENDED = (1, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file of a module: its name there, and where it is read."""
+
+    name: str
+    file: Path
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """The names of all files below, but for folders of version control. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for path, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = sorted(set(folders) - _VCS)
+        below = Path(path).relative_to(folder)
+        yield from ((below / name).as_posix() for name in files)
+
+
+def choose(folder: Path, names: Iterable[str], mod: gomod.GoMod, licence: Path | None = None) -> list[Item]:
+    """Which of these files make the module that has its root here; `licence` is there if it has none itself.
+
+    Raises OSError.
+    """
+    regular = sorted(name for name in names if _is_regular(folder / name))
+    nested = {
+        name.rpartition("/")[0] + "/" for name in regular if "/" in name and name.rpartition("/")[2].lower() == "go.mod"
+    }
+    found = [
+        Item(name, folder / name)
+        for name in regular
+        if not _is_vendored(name, mended=mod.go >= _MENDED)
+        and not _is_within(name, nested)
+        and name != ".hg_archival.txt"
+    ]
+    if licence is not None and _is_regular(licence) and all(item.name != "LICENSE" for item in found):
+        found.append(Item("LICENSE", licence))
+    return found
+
+
+def pack(items: Iterable[Item], path: str, version: str, out: BinaryIO) -> None:
+    """Write the zip of a module's version. Raises OSError."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for item in items:
+            info = zipfile.ZipInfo(f"{path}@{version}/{item.name}", _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = item.file.stat().st_size
+            with item.file.open("rb") as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target, 1 << 18)
+
+
+def _is_regular(file: Path) -> bool:
+    try:
+        return stat.S_ISREG(file.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # deleted, and still known to version control
+
+
+def _is_within(name: str, nested: set[str]) -> bool:
+    """Whether a file belongs to a module within this one."""
+    return any(name[: at + 1] in nested for at, sign in enumerate(name) if sign == "/")
+
+
+def _is_vendored(name: str, *, mended: bool) -> bool:
+    """Whether a file is of a package that was copied into a vendor folder (golang/go#37397 for what was mended)."""
+    if mended and name == "vendor/modules.txt":
+        return True
+    if name.startswith(_VENDOR):
+        return "/" in name[len(_VENDOR) :]
+    at = name.find("/" + _VENDOR)
+    if at < 0:
+        return False
+    # Before, the begin of the name was skipped, wherever the vendor folder was; checksums depend on it.
+    return "/" in name[(at if mended else 0) + len("/" + _VENDOR) :]
