@@ -122,6 +122,8 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         (MODULES + "path='/v2/go'", "repository.modules.path", "another first element"),
         (MODULES + "path='/v1'", "repository.modules.path", "another first element"),
         (MODULES + "relay='denied'", "repository.modules.relay", "to registries only"),
+        (PROXY + "sumdb='off'", "repository.hub.sumdb", "a proxy of Go modules"),
+        (LOCAL + "private=['a.example']", "repository.mine.private", "a proxy of Go modules"),
         (MODULES + "index='https://a'", "repository.modules.index", "this one holds go"),
         (MODULES + GROUP.replace("mine", "modules"), "repository.g.members[0]", "modules holds go, this group oci"),
         (MODULES + "path='/'\n" + LOCAL + "path='/'", "repository.mine.path", "repository modules"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from mxart.config import Config
 from mxart.config import Repository as Settings
 from mxart.errors import ConfigError, Problem
 from mxart.metrics import Metrics
-from mxart.repos.base import Format, Repository
+from mxart.repos.base import Format, Repository, Verifier
 from mxart.repos.go.format import Go
+from mxart.repos.go.sums import Database, Private
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
@@ -25,8 +26,11 @@ from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.proxy import Proxy
 from mxart.repos.relinking import relink
+from mxart.repos.remote import Remote as Asking
 from mxart.repos.remote import Rules
-from mxart.repos.stock import Memory, Stock
+from mxart.repos.sources import Way
+from mxart.repos.stock import Memory, Shelf, Stock
+from mxart.repos.sums import NoSums, Sums
 from mxart.server.index import Index
 from mxart.server.metrics import UpstreamObserver
 from mxart.server.routes import Mount, Routes
@@ -58,6 +62,7 @@ class Trust:
 
     tls: Mapping[str, ClientTls]
     credentials: Mapping[str, Credentials]
+    sums: Mapping[str, tuple[Database | None, Private]]  # of Go proxies
 
     @classmethod
     def read(cls, config: Config, ours: bytes = b"") -> Trust:
@@ -65,6 +70,7 @@ class Trust:
         tls: dict[str, ClientTls] = {}
         by_file: dict[str, ClientTls] = {}
         credentials: dict[str, Credentials] = {}
+        sums: dict[str, tuple[Database | None, Private]] = {}
         for name, settings in config.repositories.items():
             if settings.kind != "proxy":
                 continue
@@ -73,6 +79,8 @@ class Trust:
                     by_file[settings.ca_file] = ClientTls(settings.ca_file, ours)
             except ConfigError as error:
                 raise ConfigError(f"repository.{name}.ca_file: {error}") from None
+            if settings.format == "go":
+                sums[name] = _sums(name, settings)
             tls[name] = by_file[settings.ca_file]
             credentials[name] = Credentials(
                 settings.username,
@@ -83,7 +91,18 @@ class Trust:
             ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
         except ConfigError as error:
             raise ConfigError(f"replicate.ca_file: {error}") from None
-        return cls(tls, credentials)
+        return cls(tls, credentials, sums)
+
+
+def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
+    try:
+        database = Database.parse(settings.sumdb)
+    except ValueError as error:
+        raise ConfigError(f"repository.{name}.sumdb: {error}") from None
+    try:
+        return database, Private(settings.private)
+    except ValueError as error:
+        raise ConfigError(f"repository.{name}.private: {error}") from None
 
 
 def _secret(file: str, place: str) -> str:
@@ -186,20 +205,28 @@ class Parts:
         def origin(ask: Ask) -> Origin:
             return Download(remote, ask)
 
-        return Proxy(
-            name,
-            _format(settings),
-            remote,
-            stock,
-            nursery=nursery,
-            origin=origin,
-            rules=Rules(
-                ttl=settings.ttl,
-                negative_ttl=settings.negative_ttl,
-                offline=settings.offline,
-                relay=settings.relay,
-            ),
+        rules = Rules(
+            ttl=settings.ttl,
+            negative_ttl=settings.negative_ttl,
+            offline=settings.offline,
+            relay=settings.relay,
         )
+        form = _format(settings)
+        verifier: Verifier | None = None
+        if name in self._trust.sums:
+            shelf = Shelf(name, form, stock)
+            verifier = self._verifier(settings, Asking(name, form, remote, stock, shelf, nursery, origin, rules))
+        return Proxy(name, form, remote, stock, nursery=nursery, origin=origin, rules=rules, verifier=verifier)
+
+    def _verifier(self, settings: Settings, asking: Asking) -> Verifier:
+        database, private = self._trust.sums[asking.name]
+        if database is None:
+            return NoSums()
+        key = database.key
+        direct = self._remote(asking.name, settings, (database.url or f"https://{key.name}",), Credentials())
+        ways = [] if database.url else [Way(asking, f"sumdb/{key.name}/")]
+        ways.append(Way(replace(asking, upstream=direct), ""))
+        return Sums(key, private, asking, ways)
 
     def _stock(self, settings: Settings) -> Stock:
         return Stock(

@@ -130,6 +130,10 @@ class Repository(_Table, frozen=True):
     # a login at its door, as docker and podman need it to show any credentials at all.
     relay: Literal["never", "denied", "always"] = "never"
     index: str = ""  # oci: where the old API below /v1/ (docker search) is forwarded to; "": nowhere
+    # go: the checksum database that upstream's modules are verified by, NAME+HASH+KEY or NAME+HASH+KEY URL; "": that of
+    # sum.golang.org; "off": upstream is believed
+    sumdb: str = ""
+    private: tuple[str, ...] = ()  # go: modules that no checksum database hears of, patterns as in GOPRIVATE
     max_bytes: int | str | None = None  # above this the least recently used goes
     # local
     quota: int | str | None = None  # bytes of distinct files; what would exceed it is refused

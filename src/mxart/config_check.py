@@ -134,6 +134,9 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
     yield from _space(place, repository)
     if repository.format != "oci":
         yield from _not_oci(place, repository)
+    for key, given in (("sumdb", repository.sumdb), ("private", repository.private)):
+        if given and (repository.format, repository.kind) != ("go", "proxy"):
+            yield f"{place}.{key}", "only a proxy of Go modules is told of a checksum database"
     if repository.kind == "proxy":
         yield from _proxy(place, repository)
     else:

@@ -27,6 +27,7 @@ kind = "proxy"
 upstream = "{upstream.url}"
 path = "/go"
 ttl = {ttl}
+sumdb = "off"
 {more}
 """
 
@@ -188,6 +189,7 @@ def test_a_group_serves_what_its_members_have(upstream: ModuleServer, room: Path
 format = "go"
 kind = "proxy"
 upstream = "{second.url}"
+sumdb = "off"
 [repository.own]
 format = "go"
 kind = "local"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mxart.access.base import ANYBODY, Grants
 from mxart.digest import Digest
@@ -75,6 +75,9 @@ class Caller:
 
 NOBODY = Caller()
 
+
+if TYPE_CHECKING:
+    from mxart.repos.remote import Remote  # which knows its Verifier
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
@@ -255,6 +258,13 @@ class Verifier(Protocol):
 
         `checksum` is what the format says of them.  Raises UpstreamFailed if they are not, and UpstreamUnavailable or
         UpstreamTimeout where that cannot be told now: then they are asked about again, later.
+        """
+        ...
+
+    async def answer(self, document: Document, remote: Remote, trace: Trace) -> Found | None:
+        """What it says itself, where that is what was asked for; None: this is a document of upstream's.
+
+        `remote` is whose request it is: its shelf, and whether anybody may be asked.  Raises as Repository.file does.
         """
         ...
 

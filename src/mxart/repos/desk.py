@@ -40,6 +40,10 @@ class Desk:
             return found
         match operation:
             case Document():
+                if (verifier := self.remote.verifier) is not None:
+                    found = await verifier.answer(operation, self.remote, trace)
+                    if found is not None:
+                        return found
                 return await self._documents.find(operation, trace)
             case Blob():
                 return await self._streams.find(operation, trace)

@@ -12,12 +12,13 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.digest import Digest
-from mxart.errors import Problem, UpstreamFailed
+from mxart.errors import MethodNotAllowed, Problem, UpstreamFailed
 from mxart.message import Headers, Response
 from mxart.repos.go import discovery, documents, writes
 from mxart.repos.go.errors import TEXT, word
 from mxart.repos.go.paths import escape
 from mxart.repos.go.requests import Wanted, is_cached_only, parse, read
+from mxart.repos.go.sums import Asked, SumsDocument
 from mxart.repos.go.versions import latest
 from mxart.repos.go.zips import BadModule, check_zip, mod_hash
 from mxart.repos.operations import (
@@ -62,7 +63,11 @@ class Go:
         if query and method in ("GET", "HEAD") and (found := discovery.answer(query, root)) is not None:
             return Static(found)
         if method not in ("GET", "HEAD"):
-            return writes.parse(method, parse(path))
+            asked = parse(path)
+            if isinstance(asked, Asked):
+                message = "what a checksum database says is only read: GET and HEAD"
+                raise MethodNotAllowed(message, subject="sumdb", headers=(("allow", "GET, HEAD"),))
+            return writes.parse(method, asked)
         wanted = _remembered(path) if len(path) <= _MAX_REMEMBERED else parse(path)
         return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
 
@@ -182,7 +187,12 @@ def _of_version(module: str, version: str, kind: str) -> Document:
     return Document(module, path, kind, mutable=False, small=True)
 
 
-def _operation(wanted: Wanted, *, head: bool, kept: bool) -> Operation:
+def _operation(wanted: Wanted | Asked, *, head: bool, kept: bool) -> Operation:
+    if isinstance(wanted, Asked):
+        lasting = wanted.is_lasting
+        return SumsDocument(
+            wanted.package, wanted.path, "sumdb", mutable=not lasting, head=head, kept=kept, asked=wanted
+        )
     module, path = wanted.module, wanted.path
     match wanted.kind:
         case "list":

@@ -13,7 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 from mxart.errors import BadRequest, NotFound
 from mxart.message import Headers
+from mxart.repos.go import sums
 from mxart.repos.go.paths import shown, unescape_path, unescape_version
+from mxart.repos.go.sums import Asked
 from mxart.repos.go.versions import canonical, fits, is_canonical
 
 Kind = Literal["list", "latest", "info", "mod", "zip"]
@@ -43,12 +45,13 @@ class Wanted:
         return self.kind in ("info", "mod", "zip") and is_canonical(self.module, self.version)
 
 
-def parse(path: str) -> Wanted:
+def parse(path: str) -> Wanted | Asked:
     """What is asked for by the path of a URL, still escaped. Raises BadRequest, NotFound."""
     if len(path) > MAX_PATH:
         raise BadRequest(f"the path is longer than {MAX_PATH} characters", subject="module")
     path = path.removeprefix(CACHED_ONLY) if path.startswith(CACHED_ONLY) else path.removeprefix("/")
-    return read(_unquoted(path))
+    path = _unquoted(path)
+    return sums.read(path) if path.startswith("sumdb/") else read(path)
 
 
 def read(path: str) -> Wanted:
