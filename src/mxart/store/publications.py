@@ -42,11 +42,13 @@ _REFERRERS = """
         FROM referrers
         WHERE package = (SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository
                          WHERE r.name = ? AND p.name = ?)
-          AND subject = ? AND digest > ? AND (? = '' OR artifact_type = ?)
+          AND subject = ? AND digest > ?
         ORDER BY digest LIMIT ?)
     SELECT w.digest, f.size, f.media_type, w.kind, n.descriptor
     FROM wanted w JOIN files f ON f.id = w.file JOIN referrers n ON n.file = w.file
     WHERE w.upto <= ? OR w.number = 1 ORDER BY w.digest"""
+# Each has an index of its own: nobody looks through thousands of another type.
+_REFERRERS_OF_TYPE = _REFERRERS.replace("AND digest >", "AND artifact_type = ? AND digest >")
 # Not its own: what refers to another file or is needed by one, and what only such tags name as match a pattern.
 _OWNED = """
     SELECT 1 FROM packages p JOIN repositories r ON r.id = p.repository
@@ -146,8 +148,9 @@ class SqlitePublications:
         limit: int = 1000,
         max_bytes: int = 1 << 20,
     ) -> list[ReferrerRecord]:
+        statement, kind = (_REFERRERS_OF_TYPE, (artifact_type,)) if artifact_type else (_REFERRERS, ())
         rows: list[tuple[str, int, str, str, bytes]] = self._catalog.ask(
-            _REFERRERS, (repository, package, subject, after, artifact_type, artifact_type, limit, max_bytes)
+            statement, (repository, package, subject, *kind, after, limit, max_bytes)
         )
         return [ReferrerRecord(as_digest(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 

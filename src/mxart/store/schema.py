@@ -81,6 +81,7 @@ _MIGRATIONS = (
         descriptor BLOB NOT NULL
     ) STRICT;
     CREATE INDEX referrers_of_subject ON referrers (package, subject, digest);
+    CREATE INDEX referrers_of_type ON referrers (package, subject, artifact_type, digest);
     DROP INDEX files_of_package;
     CREATE INDEX files_of_package ON files (package, digest);
     """,
