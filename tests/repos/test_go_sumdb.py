@@ -13,7 +13,7 @@ import trio.testing
 from kit.modules import GRAPH, TOML, TOOLS, Module
 from kit.repos import Answer, FakeUpstream, World, body_of
 from kit.sumdb import Database
-from mxart.errors import UpstreamTimeout, UpstreamUnavailable
+from mxart.errors import BodyBroken, UpstreamTimeout, UpstreamUnavailable
 from mxart.repos.go.format import Go
 from mxart.repos.go.notes import SignerKey
 from mxart.repos.go.sums import Private
@@ -50,6 +50,7 @@ class Scene:
 
     def __init__(self, world: World, *, private: tuple[str, ...] = (), through: bool = False) -> None:
         self.world = world
+        self.signer = SIGNER
         self.database = Database(signer=SIGNER)
         self.database.fill(300)
         self.database.knows(TOML, TOOLS)
@@ -74,7 +75,7 @@ class Scene:
         )
         direct = Remote(name, form, self.direct, stock, shelf, world.nursery, self.direct.origin, rules, world.clock)
         ways = [Way(direct, "")] if not self.through else [Way(asking, f"sumdb/{NAME}/"), Way(direct, "")]
-        sums = Sums(SIGNER.verifier, Private(self.private), asking, ways)
+        sums = Sums(self.signer.verifier, Private(self.private), asking, ways)
         return world.proxy(name, form=form, rules=rules, stock=stock, verifier=sums)
 
     async def get(self, path: str, mirror: Proxy | Group | None = None) -> tuple[int, bytes]:
@@ -117,6 +118,8 @@ async def test_other_databases_are_not_passed_on_and_odd_questions_are_told(scen
     for path, status in {
         "lookup/example.com/Upper@v1.0.0": 400,
         "lookup/example.com/m": 400,
+        "lookup/example.com/m@main": 400,
+        "lookup/example.com/m@v2.0.0": 400,
         "lookup/@v1.0.0": 400,
         "tile/8/0/1": 400,
         "tile/9/0/000": 400,
@@ -177,7 +180,36 @@ async def test_another_go_mod_than_the_database_knows_is_refused_in_words(
     assert text.startswith(b"SECURITY: upstream's go.mod of example.com/BurntWood/Toml@v1.2.0 is not the one that")
     assert any(record.levelno == logging.ERROR and "SECURITY" in record.message for record in caplog.records)
     scene.upstream.answers[path] = Answer(TOML.mod)
+    assert (await scene.get(f"{TOML.base}.mod"))[0] == 502
+    assert scene.upstream.asked.count(f"GET {path}") == 1
+    scene.world.clock.forward(60)
     assert await scene.get(f"{TOML.base}.mod") == (200, TOML.mod)
+
+
+async def test_another_zip_than_the_database_knows_breaks_off_and_is_not_kept(scene: Scene) -> None:
+    path = f"{TOML.base}.zip".replace("!", "%21")
+    changed = Module(TOML.path, TOML.version, extra={"backdoor.go": b"package toml\n"})
+    scene.upstream.answers[path] = Answer(changed.zip)
+    with pytest.raises(BodyBroken):
+        await scene.get(f"{TOML.base}.zip")
+    status, text = await scene.get(f"{TOML.base}.zip")
+    assert status == 502
+    assert text.startswith(b"SECURITY: upstream's zip of example.com/BurntWood/Toml@v1.2.0 is not the one that")
+    assert not any(path.endswith(".zip") for _, path in scene.world.catalog.files)
+    scene.upstream.answers[path] = Answer(TOML.zip)
+    scene.world.clock.forward(60)
+    assert await scene.get(f"{TOML.base}.zip") == (200, TOML.zip)
+
+
+async def test_tiles_that_were_kept_for_another_key_are_in_nobodys_way(scene: Scene) -> None:
+    assert (await scene.sums(LOOKUP))[0] == 200
+    stranger = SignerKey.generate(NAME)
+    scene.signer = stranger
+    scene.answers.database = other = forked(scene)
+    other.signer = stranger
+    mirror = scene.proxy()
+    path = "lookup/example.com/tools/v2@v2.3.0"
+    assert await scene.sums(path, mirror) == (200, other.lookup(TOOLS.path, TOOLS.version))
 
 
 async def test_what_the_database_does_not_know_is_not_believed(scene: Scene) -> None:
@@ -191,7 +223,7 @@ async def test_what_the_database_does_not_know_is_not_believed(scene: Scene) -> 
 async def test_private_modules_are_served_and_named_to_nobody(nursery: trio.Nursery) -> None:
     scene = Scene(World(nursery), private=("corp.example.test/Sec*",), through=True)
     assert await scene.get(f"{SECRET.base}.mod") == (200, SECRET.mod)
-    for version in ("v1.0.0", "v9.9.9"):
+    for version in ("v1.0.0", "v1.9.9"):
         status, text = await scene.sums(f"lookup/corp.example.test/!secret/x@{version}")
         assert status == 403
         assert b"set GONOSUMDB=corp.example.test/Sec* or GOPRIVATE=" in text

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.settings import configured
 from kit.sumdb import Database, sum_of
+from mxart.build import Trust
+from mxart.errors import ConfigError
 from mxart.repos.go.notes import SignerKey, VerifierKey
 from mxart.repos.go.sums import SUM_GOLANG_ORG, Private, Record, Sums
 from mxart.repos.go.sums import Database as Setting
@@ -85,6 +88,19 @@ def test_patterns_are_those_of_goprivate(pattern: str, module: str, private: boo
 def test_a_pattern_that_the_go_command_would_pass_over_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="no pattern as GOPRIVATE takes it"):
         Private([f"example.com/{pattern}"])
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('sumdb = "sums.example.test"', r"repository\.m\.sumdb: .*NAME\+HASH\+KEY"),
+        ('private = ["example.com/["]', r"repository\.m\.private: .*no pattern"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_told_at_the_start(line: str, why: str) -> None:
+    text = f'[repository.m]\nformat = "go"\nkind = "proxy"\nupstream = "https://proxy.example"\n{line}\n'
+    with pytest.raises(ConfigError, match=why):
+        Trust.read(configured(text))
 
 
 KEY = str(SignerKey.generate("sums.example.test").verifier)

@@ -7,7 +7,9 @@ never named to the database, whoever asks: the go command cannot learn from a pr
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +23,13 @@ from mxart.repos.go.notes import VerifierKey
 from mxart.repos.go.sums import MAX_LOOKUP, Asked, Private, Record, SumsDocument, lookup_path
 from mxart.repos.go.trees import DATA, HASH, Tile, record_hash, records_of
 from mxart.repos.operations import Artifact, Document, Found
-from mxart.repos.remote import OFFLINE_WARNING, Remote, stale_warning
+from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
 from mxart.repos.sources import Sources, Way
 from mxart.repos.timeline import BYTES, TEXT, Head, Timeline
 from mxart.store.base import FileRecord
 
+_HELD = 30.0  # seconds until what was found wrong is fetched again; never longer than the negative ttl
+_MAX_HELD = 1024
 _log = logging.getLogger("mxart.sumdb")
 
 
@@ -54,6 +58,7 @@ class Sums:
         self._timeline = Timeline(key, remote, self._sources)
         self._lookups: Flights[bytes] = Flights(remote.nursery, free_turn)
         self._heads: Flights[Head] = Flights(remote.nursery, free_turn)
+        self._wrong: OrderedDict[str, tuple[float, UpstreamFailed]] = OrderedDict()
         self._asked_at = float("-inf")  # when upstream was last asked for its newest tree
 
     async def verify(self, operation: Document | Artifact, checksum: str) -> None:
@@ -79,10 +84,25 @@ class Sums:
             f" it has {checksum}, and should have {right}"
         )
         _log.error("%s: %s; it is not kept", self._remote.name, message)
-        raise UpstreamFailed(message, subject=operation.subject)
+        problem = UpstreamFailed(message, subject=operation.subject)
+        self._wrong.pop(operation.path, None)
+        self._wrong[operation.path] = (self._remote.clock(), copy.copy(problem))
+        if len(self._wrong) > _MAX_HELD:
+            self._wrong.popitem(last=False)
+        raise problem
+
+    def _refuse_wrong(self, path: str) -> None:
+        """Raise again what was found wrong a moment ago: it is not fetched for everybody who asks again."""
+        if (entry := self._wrong.get(path)) is None:
+            return
+        since, problem = entry
+        if 0 <= self._remote.clock() - since < min(_HELD, self._remote.rules.negative_ttl):
+            raise copy.copy(problem)
+        del self._wrong[path]
 
     async def answer(self, document: Document, remote: Remote, trace: Trace) -> Found | None:
         if not isinstance(document, SumsDocument):
+            self._refuse_wrong(document.path)
             return None
         asked = document.asked
         if asked.module and asked.module in self._private:
@@ -128,7 +148,7 @@ class Sums:
                 return data
         remote.refuse_missing(path, "sumdb", trace)
         self._timeline.refuse_forked()
-        data, _ = await self._lookups.join(path, partial(self._obtain, module, version, path, trace))
+        data, _ = await self._lookups.join(flight_of(path, trace), partial(self._obtain, module, version, path, trace))
         return data
 
     async def _obtain(self, module: str, version: str, path: str, trace: Trace) -> bytes:
@@ -192,7 +212,7 @@ class Sums:
 
         self._timeline.refuse_forked()
         try:
-            head, _ = await self._heads.join("latest", work)
+            head, _ = await self._heads.join(flight_of("latest", trace), work)
         except NotFound:
             raise UpstreamFailed(f"{self._name} has no newest tree", subject="sumdb") from None
         return head

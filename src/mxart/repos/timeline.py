@@ -9,6 +9,7 @@ database is not asked again for a while.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Sequence
@@ -87,10 +88,7 @@ class Timeline:
         Raises UpstreamFailed for tiles that prove nothing.
         """
         plan = Plan(head.tree, nodes, tiles)
-        try:
-            proven = await self._proven(plan, trace, fresh=False)
-        except Inconsistent as error:
-            raise self._wrong(error) from None
+        proven = await self._either(plan, trace)
         await self._keep(proven)
         return proven
 
@@ -120,14 +118,7 @@ class Timeline:
                 raise self._alarm(head, new)
             return
         plan = Plan(newer.tree, peaks(older.tree.size))
-        try:
-            proven = await self._proven(plan, trace, fresh=False)
-        except Inconsistent:
-            # Tiles that were proven for our line do not fit the new one. Do those that it has now?
-            try:
-                proven = await self._proven(plan, trace, fresh=True)
-            except Inconsistent as error:
-                raise self._wrong(error) from None
+        proven = await self._either(plan, trace)
         if root(proven.hashes) != older.tree.hash:
             raise self._alarm(head, new)
         await self._keep(proven)
@@ -183,6 +174,18 @@ class Timeline:
         return True
 
     # tiles
+
+    async def _either(self, plan: Plan, trace: Trace) -> Proven:
+        """By what is kept; where that does not fit, by what the database has now: it forked, or the key was changed.
+
+        Raises UpstreamFailed.
+        """
+        with contextlib.suppress(Inconsistent):
+            return await self._proven(plan, trace, fresh=False)
+        try:
+            return await self._proven(plan, trace, fresh=True)
+        except Inconsistent as error:
+            raise self._wrong(error) from None
 
     async def _proven(self, plan: Plan, trace: Trace, *, fresh: bool) -> Proven:
         """`fresh`: nothing that is kept is used, and nothing is kept of what comes. Raises Inconsistent."""

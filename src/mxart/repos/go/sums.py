@@ -14,6 +14,7 @@ from mxart.errors import BadRequest, NotFound
 from mxart.repos.go.notes import VerifierKey
 from mxart.repos.go.paths import escape, shown, unescape_path, unescape_version
 from mxart.repos.go.trees import Tile
+from mxart.repos.go.versions import is_canonical
 from mxart.repos.operations import Document
 
 # A look-up is two or three lines and a signed tree.
@@ -120,7 +121,10 @@ def read(path: str) -> Asked:
     if name.startswith("lookup/"):
         module, _, version = name.removeprefix("lookup/").partition("@")
         try:
-            return Asked(database, "lookup", path, unescape_path(module), unescape_version(version))
+            module, version = unescape_path(module), unescape_version(version)
+            if not is_canonical(module, version):
+                raise ValueError(f"{shown(version)} is no whole version of {module}")
+            return Asked(database, "lookup", path, module, version)
         except ValueError as error:
             raise BadRequest(f"a look-up is asked for as lookup/MODULE@VERSION: {error}", subject="sumdb") from None
     if name.startswith("tile/"):
