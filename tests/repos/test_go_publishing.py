@@ -229,6 +229,47 @@ async def test_a_group_publishes_where_it_says_and_then_asks_no_upstream(shop: S
     assert shop.world.upstream.asked == []
 
 
+@pytest.mark.parametrize("target", ["/upload", "/v2.3.0.zip"])
+async def test_the_zip_alone_tells_what_it_is(shop: Shop, target: str) -> None:
+    response = await shop.world.send(shop.group, "PUT", target, TOOLS.zip, caller=ALICE)
+    assert response.status == 201
+    assert await shop.get(f"{TOOLS.base}.zip") == (200, TOOLS.zip)
+    assert (await shop.put(TOOLS))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "data", "why"),
+    [
+        ("/upload", b"no zip", "this is no zip of a module: it is not a zip archive"),
+        ("/upload", zipped({}), "no files"),
+        ("/upload", zipped({"a.go": b""}), "<module>@<version>/"),
+        ("/upload", zipped({"../../x@v1.0.0/a.go": b""}), "no module path"),
+        ("/upload", zipped({"Example.com/x@v1.0.0/a.go": b""}), "no module path"),
+        ("/upload", zipped({f"{APP}@v1.0/a.go": b""}), "v1.0.0 instead"),
+        ("/upload", zipped({f"{APP}@v1.0.0+incompatible/a.go": b""}), "never +incompatible"),
+        ("/upload", zipped({f"{APP}@v1.0.0/a.go": b"", f"{APP}@v1.0.1/b.go": b""}), f"begin with {APP}@v1.0.0/"),
+        ("/upload", zipped({f"{APP}/@v/v1.0.0.zip@v1.0.0/a.go": b""}), "no module path"),
+        ("/v1.2.4.zip", TOML.zip, "version 'v1.2.0', not 'v1.2.4'"),
+    ],
+)
+async def test_a_zip_that_tells_nothing_good_is_refused(shop: Shop, target: str, data: bytes, why: str) -> None:
+    response = await shop.world.send(shop.own, "PUT", target, data, caller=ALICE)
+    assert response.status == 400
+    assert why in (await body_of(response)).decode().splitlines()[0]
+    assert shop.world.catalog.files == {}
+
+
+async def test_what_the_zip_is_decides_who_may_publish_it(shop: Shop) -> None:
+    for name, expected in (("bob", 403), ("", 403)):
+        caller = Caller(name=name, grants=Rights(publish=[f"own:{APP}"]))
+        body = GivenBody(TOOLS.zip)
+        response = await shop.world.send(shop.own, "PUT", "/upload", body, caller=caller)
+        assert (response.status, body.taken > 0) == (expected, name != "")
+        response = await shop.world.send(shop.own, "PUT", "/upload", ONE.zip, caller=caller)
+        assert response.status == (201 if name else 403)
+    assert {record.package for record in shop.world.catalog.files.values()} == {APP}
+
+
 async def test_a_proxy_takes_nothing(shop: Shop) -> None:
     response = await shop.world.send(shop.mirror, "PUT", f"/{ONE.base}.zip", ONE.zip, caller=ALICE)
     assert response.status == 405

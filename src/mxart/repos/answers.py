@@ -11,7 +11,7 @@ from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Probl
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import NOBODY, Caller, Repository
 from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
-from mxart.repos.publishing import Delete, Write, WrongOffset
+from mxart.repos.publishing import Delete, Release, Write, WrongOffset
 from mxart.repos.seen import packages_seen
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
@@ -46,7 +46,9 @@ async def _write(repository: Repository, operation: Write, request: Request, cal
             headers=(("allow", "GET, HEAD"),),
         )
     action: Action = "delete" if isinstance(operation, Delete) else "publish"
-    caller.grants.demand(action, publisher.name, operation.package)
+    # Where only the file that comes tells what it is, that is demanded then; nobody in particular need not send it.
+    if operation.package or not caller.name or not isinstance(operation, Release):
+        caller.grants.demand(action, publisher.name, operation.package)
     try:
         outcome = await publisher.write(operation, request.body, request.trace, caller)
     except WrongOffset as problem:

@@ -99,13 +99,15 @@ class Publish:
 class Release:
     """Publish a file of any size, this request's body, that its format judges as a whole: see Format.release.
 
-    It never changes once it is published.  It has at most `most` bytes.
+    It never changes once it is published.  It has at most `most` bytes.  `package` and `path` "": only the file itself
+    tells them; `version`, if it is told, has to be that of the file.
     """
 
     package: str
     path: str
     subject: str
     most: int
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class Judgement:
     `checksum` is the same for files that the format holds to be the same, whatever their bytes.
     """
 
+    package: str
+    path: str
     checksum: str
     media_type: str
     tag: tuple[str, str]

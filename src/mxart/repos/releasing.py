@@ -52,34 +52,38 @@ class Releases:
         async with uploads.open(state.id) as upload:
             try:
                 await self._receive(operation, upload, body)
-                outcome = await self._settle(operation, upload)
+                outcome = await self._settle(operation, upload, caller)
             finally:
                 # Its client does not know that there is one.
                 with trio.move_on_after(_CLOSING_SECONDS, shield=True):
                     await upload.discard()
-        trace.decided("%s: %s as %s", operation.path, "published" if outcome.new else "here already", outcome.checksum)
+        what = "published" if outcome.new else "here already"
+        trace.decided("%s: %s as %s", operation.path or operation.subject, what, outcome.checksum)
         return outcome
 
     async def _receive(self, operation: Release, upload: Upload, body: RequestBody) -> None:
         demand_room = self._stock.publications.demand_room
-        room = demand_room(self._name, None, 0)
+        # What is here already needs no room; whether this is the same is known at its end.
+        known = operation.path and self._stock.catalog.file(self._name, operation.path) is not None
+        room = demand_room(self._name, None, 0 if known else body.length or 0)
         limits = [limit for limit in (operation.most, room, self._max_upload) if limit is not None]
         await upload.receive(body, min(limits))
 
-    async def _settle(self, operation: Release, upload: Upload) -> Released:
+    async def _settle(self, operation: Release, upload: Upload, caller: Caller) -> Released:
         now = self._clock()
 
         def look(unjudged: Unjudged) -> tuple[Digest, Judgement]:
             return unjudged.digest, self._format.release(operation, unjudged, now)
 
         digest, judgement = await upload.review(look)
+        caller.grants.demand("publish", self._name, judgement.package)
         if (known := self._known(operation, judgement)) is not None:
             return known
         self._stock.publications.demand_room(self._name, digest, upload.state.offset)
         beside = [
             FileRecord(
                 self._name,
-                operation.package,
+                judgement.package,
                 item.path,
                 await self._stock.blobs.put(item.data),
                 len(item.data),
@@ -91,8 +95,8 @@ class Releases:
         size = await upload.commit(digest)
         record = FileRecord(
             self._name,
-            operation.package,
-            operation.path,
+            judgement.package,
+            judgement.path,
             digest,
             size,
             judgement.media_type,
@@ -104,7 +108,7 @@ class Releases:
     async def _publish(
         self, operation: Release, judgement: Judgement, record: FileRecord, beside: tuple[FileRecord, ...]
     ) -> Released:
-        free = Condition(operation.path, lambda held: held is None)
+        free = Condition(judgement.path, lambda held: held is None)
         publication = Publication(record, (judgement.tag,), condition=free, beside=beside)
         digests = [item.digest for item in (record, *beside)]
         known: Released | None = None
@@ -117,19 +121,19 @@ class Releases:
         else:
             return Released(judgement.checksum, new=True)
         if known is None:
-            message = f"{operation.path} came and went while it was published; publish it again"
+            message = f"{judgement.path} came and went while it was published; publish it again"
             raise UpstreamUnavailable(message, subject=operation.subject, retry_after=1.0)
         return known
 
     def _known(self, operation: Release, judgement: Judgement) -> Released | None:
         """The same, if it is here already; None if nothing is. Raises Conflict if it is another one."""
-        record = self._stock.catalog.file(self._name, operation.path)
+        record = self._stock.catalog.file(self._name, judgement.path)
         if record is None:
             return None
         if record.etag == judgement.checksum:
             return Released(judgement.checksum, new=False)
         raise Conflict(
-            f"{operation.package} {judgement.tag[0]} is published already, with other content, and never changes: "
+            f"{judgement.package} {judgement.tag[0]} is published already, with other content, and never changes: "
             "publish this as a new version",
             subject=operation.subject,
             detail=f"here is {record.etag}, this is {judgement.checksum}",

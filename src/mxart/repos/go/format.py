@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.digest import Digest
-from mxart.errors import MethodNotAllowed, Problem, UpstreamFailed
+from mxart.errors import Problem, UpstreamFailed
 from mxart.message import Headers, Response
 from mxart.repos.go import discovery, documents, writes
 from mxart.repos.go.errors import TEXT, word
@@ -63,11 +63,7 @@ class Go:
         if query and method in ("GET", "HEAD") and (found := discovery.answer(query, root)) is not None:
             return Static(found)
         if method not in ("GET", "HEAD"):
-            asked = parse(path)
-            if isinstance(asked, Asked):
-                message = "what a checksum database says is only read: GET and HEAD"
-                raise MethodNotAllowed(message, subject="sumdb", headers=(("allow", "GET, HEAD"),))
-            return writes.parse(method, asked)
+            return writes.parse(method, path)
         wanted = _remembered(path) if len(path) <= _MAX_REMEMBERED else parse(path)
         return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
 

@@ -1,6 +1,8 @@
 """Publishing modules: `PUT …/@v/<version>.zip`, from which everything else follows, and deleting a version. Pure.
 
-There is no standard for this.  The URL is the one that the file is read by; its `.mod` and `.info` come with it.
+There is no standard for this.  The URL is the one that the file is read by; its `.mod` and `.info` come with it.  Two
+more are taken, of which the zip itself tells the module: `PUT …/upload`, as Gitea has it, and `PUT …/<version>.zip`, as
+Nexus has it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from mxart.body import Body
 from mxart.errors import BadRequest, MethodNotAllowed
@@ -17,8 +20,10 @@ from mxart.message import Headers, Response
 from mxart.repos.go import gomod
 from mxart.repos.go.archives import BadArchive, entries, pieces
 from mxart.repos.go.errors import TEXT
-from mxart.repos.go.paths import shown
+from mxart.repos.go.paths import escape, shown
 from mxart.repos.go.requests import Wanted, read
+from mxart.repos.go.requests import parse as parse_path
+from mxart.repos.go.sums import Asked
 from mxart.repos.go.versions import is_pseudo, is_version, latest, major, order, pseudo_time
 from mxart.repos.go.zips import MAX_ZIP, BadModule, check_zip
 from mxart.repos.publishing import Delete, Derived, Gone, Judgement, Outcome, Release, Released, Write
@@ -28,38 +33,70 @@ MAX_MOD = 4 << 20
 """Bytes of a published go.mod: it is served from memory."""
 ALLOW = "GET, HEAD, PUT, DELETE"
 _INCOMPATIBLE = "+incompatible"
+_ANONYMOUS = re.compile(r"/(?:upload|(?P<version>v[^/]+)\.zip)\Z")
 
 
-def parse(method: str, wanted: Wanted) -> Write:
-    """What a client wants to be done about a file. Raises MethodNotAllowed, BadRequest."""
+def parse(method: str, path: str) -> Write:
+    """What a client wants to be done, by the path of a URL, still escaped.
+
+    Raises MethodNotAllowed, BadRequest, NotFound.
+    """
     if method not in ("PUT", "DELETE"):
         raise MethodNotAllowed("modules are read, and published by PUT", subject="route", headers=(("allow", ALLOW),))
+    if method == "PUT" and (match := _ANONYMOUS.match(path)) is not None:
+        return Release("", "", "zip", MAX_ZIP, unquote(match["version"] or ""))
+    wanted = parse_path(path)
+    if isinstance(wanted, Asked):
+        message = "what a checksum database says is only read: GET and HEAD"
+        raise MethodNotAllowed(message, subject="sumdb", headers=(("allow", "GET, HEAD"),))
     if wanted.kind != "zip":
         message = f"a version is published, and deleted, by its .zip: {method} …/@v/v1.2.3.zip; the others follow"
         raise MethodNotAllowed(message, subject="route", headers=(("allow", "GET, HEAD"),))
     base = wanted.path.removesuffix(".zip")
     if method == "DELETE":
         return Delete(wanted.module, wanted.path, "zip", beside=(f"{base}.mod", f"{base}.info"))
-    if wanted.version.endswith(_INCOMPATIBLE) and major(wanted.version) in ("v0", "v1"):
-        right = wanted.version.removesuffix(_INCOMPATIBLE)
-        raise BadRequest(f"there is no {wanted.version}: v0 and v1 are never {_INCOMPATIBLE}, it is {right}")
+    _refuse_incompatible(wanted.version)
     return Release(wanted.module, wanted.path, "zip", MAX_ZIP)
+
+
+def _refuse_incompatible(version: str) -> None:
+    if version.endswith(_INCOMPATIBLE) and major(version) in ("v0", "v1"):
+        right = version.removesuffix(_INCOMPATIBLE)
+        message = f"there is no {version}: v0 and v1 are never {_INCOMPATIBLE}, it is {right}"
+        raise BadRequest(message, subject="version")
 
 
 def release(operation: Release, unjudged: Unjudged, now: float) -> Judgement:
     """See Format.release."""
-    wanted = read(operation.path)
-    name = f"{wanted.module}@{wanted.version}"
+    name = "a module"
     try:
+        wanted = read(operation.path or _path_within(unjudged.file, unjudged.size, operation.version))
+        name = f"{wanted.module}@{wanted.version}"
+        _refuse_incompatible(wanted.version)
         checksum = check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
         mod = _mod(unjudged.file, unjudged.size, wanted)
     except (BadModule, BadArchive) as error:
         raise BadRequest(f"this is no zip of {name}: {error}", subject="zip") from None
-    base = operation.path.removesuffix(".zip")
+    base = wanted.path.removesuffix(".zip")
     info = json.dumps({"Version": wanted.version, "Time": _time(wanted.version, now)}, separators=(",", ":")).encode()
     derived = (Derived(f"{base}.mod", TEXT, mod), Derived(f"{base}.info", "application/json", info))
     # The version's own name is no path that anybody can ask for.
-    return Judgement(checksum, "application/zip", (wanted.version, base), derived)
+    return Judgement(wanted.module, wanted.path, checksum, "application/zip", (wanted.version, base), derived)
+
+
+def _path_within(file: BinaryIO, size: int, version: str) -> str:
+    """The path of a zip by what it holds. Raises BadModule, BadArchive."""
+    found = entries(file, size)
+    if not found:
+        raise BadModule("it holds no files")
+    first = found[0].name
+    module, at, rest = first.partition("@")
+    told, slash, _ = rest.partition("/")
+    if not at or not slash:
+        raise BadModule(f"it holds {shown(first)}: everything in it has to begin with <module>@<version>/")
+    if version not in ("", told):
+        raise BadModule(f"it is one of version {shown(told)}, not {shown(version)}")
+    return f"{escape(module)}/@v/{escape(told)}.zip"
 
 
 def _mod(file: BinaryIO, size: int, wanted: Wanted) -> bytes:
