@@ -226,7 +226,7 @@ async def test_private_modules_are_served_and_named_to_nobody(nursery: trio.Nurs
     for version in ("v1.0.0", "v1.9.9"):
         status, text = await scene.sums(f"lookup/corp.example.test/!secret/x@{version}")
         assert status == 403
-        assert b"set GONOSUMDB=corp.example.test/Sec* or GOPRIVATE=" in text
+        assert b"set GONOSUMDB=corp.example.test/Sec* (GOPRIVATE" in text
     assert not scene.direct.asked
     assert not any("sumdb" in path for path in scene.upstream.asked)
 
@@ -426,6 +426,17 @@ async def test_a_group_passes_on_what_its_proxy_does(scene: Scene) -> None:
     assert await scene.sums("supported", group) == (200, b"")
     assert (await scene.sums(LOOKUP, group))[0] == 200
     assert (await scene.get("sumdb/sum.golang.org/supported", group))[0] == 404
+
+
+async def test_a_module_of_our_own_is_never_named_to_the_database(scene: Scene) -> None:
+    own = scene.world.local("own", form=Go())
+    group = Group("all", Go(), [own, scene.mirror], "own")
+    scene.world.publish("own", SECRET.path, f"{SECRET.base}.mod", SECRET.mod, "text/plain")
+    assert own.owns(SECRET.path)
+    status, text = await scene.sums("lookup/corp.example.test/!secret/x@v1.0.0", group)
+    assert status == 404
+    assert text.endswith(b"set GONOSUMDB for them\n")
+    assert not scene.direct.asked
 
 
 async def test_without_a_database_everything_is_believed_and_nothing_passed_on(scene: Scene) -> None:

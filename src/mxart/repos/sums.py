@@ -109,7 +109,7 @@ class Sums:
             patterns = ",".join(self._private.patterns)
             raise Forbidden(
                 f"{asked.module} is private here, and its name is told to no checksum database:"
-                f" set GONOSUMDB={patterns} or GOPRIVATE={patterns}",
+                f" set GONOSUMDB={patterns} (GOPRIVATE would lead the go command past this server, too)",
                 subject="sumdb",
             )
         if asked.database != self._name:

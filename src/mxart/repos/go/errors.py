@@ -22,7 +22,10 @@ def word(problem: Problem) -> Response:
     fields = [("content-type", TEXT), ("cache-control", "no-store"), *problem.headers]
     if problem.retry_after is not None:
         fields.append(("retry-after", str(max(0, math.ceil(problem.retry_after)))))
-    lines = [_printable(line) for line in f"{problem.message}\n{problem.detail}".splitlines() if line.strip()]
+    text = f"{problem.message}\n{problem.detail}"
+    if problem.status == 404 and problem.subject == "sumdb":
+        text += "\nno checksum database knows modules of your own: set GONOSUMDB for them"
+    lines = [_printable(line) for line in text.splitlines() if line.strip()]
     text = "".join(f"{line}\n" for line in lines[:_MAX_LINES])
     return Response(problem.status, Headers(fields), Body((text.encode(),)))
 
