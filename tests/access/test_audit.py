@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mxart.access.audit import KEPT, Audit, Entry
+from mxart.access.audit import Audit, Entry
+from mxart.access.line_file import KEPT
 from mxart.errors import ConfigError
 
 
@@ -43,7 +44,7 @@ def test_the_tail_is_the_newest_first_over_all_files(tmp_path: Path) -> None:
     audit = Audit(tmp_path, max_bytes=2000)
     for number in range(400):
         audit.write(Entry(who="ann" if number % 2 else "bob", path=f"p{number}", outcome="done"))
-    files = sorted(path.name for path in tmp_path.iterdir())
+    files = sorted(path.name for path in tmp_path.glob("audit.*"))
     assert files == sorted(["audit.jsonl", *(f"audit.jsonl.{number}" for number in range(1, KEPT + 1))])
     assert all(path.stat().st_size < 2200 for path in tmp_path.iterdir())
     assert [entry.path for entry in audit.tail(60)] == [f"p{number}" for number in range(399, 339, -1)]
@@ -95,3 +96,19 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytes
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         Audit(tmp_path / "file")
+
+
+def test_a_flood_of_strangers_pushes_out_nothing_that_users_did(tmp_path: Path) -> None:
+    now = [1_800_000_000.0]
+    audit = Audit(tmp_path, max_bytes=2000, clock=lambda: now[0])
+    audit.write(Entry(who="ann", action="publish", path="app", outcome="done"))
+    audit.write(Entry(who="ann", action="delete", path="app", outcome="denied"))
+    for number in range(2000):
+        now[0] += 1.0
+        audit.write(Entry(action="publish", path=f"p{number}", outcome="denied"))
+    now[0] += 1.0
+    audit.write(Entry(who="bob", path="last", outcome="done"))
+    entries = audit.tail(10_000)
+    assert [entry.path for entry in entries[:3]] == ["last", "p1999", "p1998"]
+    assert [entry.outcome for entry in entries if entry.who == "ann"] == ["denied", "done"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2 * (KEPT + 1) * 2200
