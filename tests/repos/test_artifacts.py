@@ -19,12 +19,13 @@ from mxart.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from mxart.message import Trace
 from mxart.repos.base import Repository
 from mxart.repos.go.format import Go
 from mxart.repos.group import Group
 from mxart.repos.operations import Artifact, Document
 from mxart.repos.proxy import Proxy
-from mxart.repos.remote import Rules
+from mxart.repos.remote import Remote, Rules
 
 BIG = Module("example.com/big", "v1.0.0", extra={"noise.bin": random.Random(1).randbytes(300_000)})
 DATA = BIG.zip
@@ -46,6 +47,9 @@ class Database:
             await self.gate.wait()
         if self.says is not None:
             raise self.says
+
+    async def answer(self, document: Document, remote: Remote, trace: Trace) -> None:
+        """It has no documents of its own."""
 
 
 @pytest.fixture
