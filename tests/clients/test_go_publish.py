@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,32 @@ async def test_whoever_may_not_publish_sends_nothing(room: Path) -> None:
                     answer = parse(await stream.receive_some(4096))
             assert answer.status == status
         assert (await publisher.get(f"{OURS.base}.zip")).status != 200
+
+
+async def test_collections_take_nothing_but_what_was_deleted_by_whatever_way(room: Path) -> None:
+    modules = [Module(OURS.path, f"v1.0.{number}") for number in range(4)]
+    api = "/-/api/v1/repositories/go-local/packages/example.com%2FTeam%2Fapp"
+    with mxart(room, served()) as server:
+        publisher = Publisher(server)
+
+        async def delete(target: str) -> int:
+            return (await get(publisher.port, target, method="DELETE", headers=publisher.login)).status
+
+        for module in modules:
+            assert (await publisher.put(module)).status == 201
+        assert await delete(f"/go/{modules[0].base}.zip") == 200
+        assert await delete(f"{api}/tags/{modules[1].version}") == 204
+        tag = await get(publisher.port, f"{api}/tags/{modules[2].version}", headers=publisher.login)
+        assert await delete(f"{api}/versions/{json.loads(tag.body)['digest']}") == 204
+        assert await delete(f"{api}/versions/{json.loads(tag.body)['digest']}") == 404
+        assert await delete(f"{api}/tags/v1.9.9") == 404
+        collect = [sys.executable, "-m", "mxart", "--data", str(server.data), "--config", str(room / "mxart.toml")]
+        done = await trio.run_process([*collect, "gc", "--grace", "0", "--json"], capture_stdout=True)
+        assert json.loads(done.stdout)["blobs"]["default"]["files"] == 3 + 3  # their .mod has another's bytes
+        for number, module in enumerate(modules):
+            for kind in ("zip", "mod", "info"):
+                status = (await publisher.get(f"{module.base}.{kind}")).status
+                assert (status == 200) == (number == 3)
 
 
 async def test_a_full_repository_says_so_and_takes_nothing(room: Path) -> None:

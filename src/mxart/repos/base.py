@@ -130,6 +130,18 @@ class Format(Protocol):
         """
         ...
 
+    @property
+    def lasting_tags(self) -> bool:
+        """Whether a tag is a version's one name for ever: then the version is deleted by it, and goes with it."""
+        ...
+
+    def path_of(self, package: str, reference: str) -> str:
+        """The path, escaped, that `parse` takes for a version of a package.
+
+        By its tag; or by its digest, unless `lasting_tags`.
+        """
+        ...
+
     def adopt(self, operation: _Kept) -> _Kept:
         """The same operation in the names that this repository's upstream uses. Idempotent."""
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import quote
 
 from msgspec import Meta, structs
 
@@ -116,7 +115,7 @@ class VersionOperations:
             "deleteTag",
             "DELETE",
             f"{package}/tags/{{tag}}",
-            "Delete a tag; the version that it points at stays.",
+            "Delete a tag; the version that it points at stays. A Go module's version goes with it: that is its name.",
             _DELETE,
             self._delete_tag,
             tag="packages",
@@ -185,14 +184,16 @@ class VersionOperations:
 
     async def _delete_version(self, asked: Asked[OneVersion, Nothing]) -> Nothing:
         where = asked.where
-        digest = str(_digest(where.digest))
-        await self._delete(where.repository, where.package, digest, asked.request, asked.caller)
+        name = str(_digest(where.digest))
+        if self._repositories[self._shelves.found(where.repository).name].format.lasting_tags:
+            name = (await self._version(asked)).tags[0]
+        await self._delete(where.repository, where.package, name, asked.request, asked.caller)
         return Nothing()
 
     async def _delete(self, name: str, package: str, reference: str, request: Request, caller: Caller) -> None:
         """As the format's own clients delete: parsed by the format, done by the kind."""
         repository = self._repositories[self._shelves.found(name).name]
-        path = f"/v2/{quote(package)}/manifests/{quote(reference)}"
+        path = repository.format.path_of(package, reference)
         operation = repository.format.parse("DELETE", path, "", Headers())
         request.trace.repository = name
         # Its answer is worded for the path that the format's own clients would have asked.

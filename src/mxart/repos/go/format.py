@@ -54,6 +54,7 @@ class Go:
     """See repos.base.Format."""
 
     name = "go"
+    lasting_tags = True
     referring = None
 
     # requests
@@ -66,6 +67,9 @@ class Go:
             return writes.parse(method, path)
         wanted = _remembered(path) if len(path) <= _MAX_REMEMBERED else parse(path)
         return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
+
+    def path_of(self, package: str, reference: str) -> str:
+        return f"/{quote(escape(package))}/@v/{quote(escape(reference))}.zip"
 
     def adopt(self, operation: _Kept) -> _Kept:
         return operation

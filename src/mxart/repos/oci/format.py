@@ -70,6 +70,7 @@ class Oci:
     """See repos.base.Format. `upstreams` are the mirrors' URLs; they decide whether `alpine` is `library/alpine`."""
 
     name = "oci"
+    lasting_tags = False
     referring = referrers.Pointers()
 
     def __init__(self, upstreams: Iterable[str] = ()) -> None:
@@ -86,6 +87,9 @@ class Oci:
         if len(path) + len(query) > _MAX_REMEMBERED:
             return _parse(method, path, query)
         return _remembered(method, path, query)
+
+    def path_of(self, package: str, reference: str) -> str:
+        return f"/v2/{quote(package)}/manifests/{quote(reference)}"
 
     def adopt(self, operation: _Kept) -> _Kept:
         package = operation.package
