@@ -1,7 +1,7 @@
 """`python -m bench [--quick] [--out FILE] [name...]`: run the questions, print one Markdown table.
 
-Needs Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client, dnsperf, dnsmasq-base and curl, and root for
-the shaped link.
+Needs Go, and Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client, dnsperf, dnsmasq-base and curl, and root
+for the shaped link.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ QUESTIONS = (
     "tags_list",
     "token_checks",
     "gc_pause",
+    "go_modules",
 )
 
 

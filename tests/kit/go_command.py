@@ -100,13 +100,15 @@ class GoCommand:
 class ModuleServer:
     """nginx over a GOPROXY's tree of files, which has no /@latest; what it was asked for is in its log."""
 
-    def __init__(self, folder: Path, modules: Iterable[Module], within: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, modules: Iterable[Module], within: Sequence[str] = (), rate: str = "") -> None:
+        """`rate` is what each connection gets at most, as nginx writes it."""
         self.tree = folder / "tree"
         self.tree.mkdir(parents=True)
         lay_out(self.tree, modules)
         self._log = folder / "asked"
         self.port = free_port()
-        server = f"listen 127.0.0.1:{self.port}; root {self.tree}; default_type application/octet-stream;"
+        pace = f"limit_rate {rate};" if rate else ""
+        server = f"listen 127.0.0.1:{self.port}; root {self.tree}; default_type application/octet-stream; {pace}"
         self._service: Service | None = nginx(
             folder, f"server {{ {server} access_log {self._log} plain; }}", port=self.port, within=within
         )
