@@ -36,6 +36,7 @@ kind = "local"
 format = "go"
 kind = "proxy"
 upstream = "{upstream}"
+sumdb = "off"
 [repository.go]
 format = "go"
 kind = "group"
