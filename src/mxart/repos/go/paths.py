@@ -14,6 +14,7 @@ Kind = Literal["module", "file"]
 
 _MODULE_PART = re.compile(r"[A-Za-z0-9._~-]+\Z")
 _FILE_SIGNS = frozenset("!#$%&()+,-.=@[]^_{}~ ")
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9._-]+\Z")  # most of them
 _FIRST_PART = re.compile(r"[a-z0-9.-]+\Z")
 _RESERVED = frozenset(("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))))
 _SHORT_NAME = re.compile(r"~[0-9]+\Z")  # what Windows makes of long names
@@ -70,7 +71,7 @@ def _fault(part: str, kind: Kind) -> str:
             return f"the element {shown(part)} begins with a dot"
         if _MODULE_PART.match(part) is None:
             return f"the element {shown(part)} has other characters than ASCII letters, digits and - . _ ~"
-    elif not all(_fits_file(sign) for sign in part):
+    elif _PLAIN_FILE.match(part) is None and not all(_fits_file(sign) for sign in part):
         return f"the element {shown(part)} has characters that not every file system takes"
     short = part.partition(".")[0]
     if short.lower() in _RESERVED:

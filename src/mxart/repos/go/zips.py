@@ -17,6 +17,10 @@ MAX_ZIP = 500 << 20
 """Bytes of a module's zip, and of what is in it."""
 MAX_SMALL = 16 << 20
 """Bytes of a go.mod, and of a LICENSE."""
+MAX_NAME = 4096
+"""Bytes of a file's name, the module's own included: whoever unpacks it has no use for longer ones (PATH_MAX)."""
+_MAX_PARTS = 2_000_000  # of all names together, as often as they are told: what takes seconds to look at
+_MAX_NODES = 500_000  # files and folders, each once: what takes some hundred megabytes to remember
 
 
 class BadModule(ValueError):
@@ -62,6 +66,8 @@ def _check(found: Sequence[Entry], prefix: str) -> None:
     for entry in found:
         if not entry.name.startswith(prefix):
             raise BadModule(f"it holds {shown(entry.name)}: everything in it has to begin with {prefix}")
+        if len(entry.name.encode()) > MAX_NAME:
+            raise BadModule(f"{shown(entry.name)} is longer than the {MAX_NAME} bytes that a name may have")
         if not entry.is_regular:
             raise BadModule(f"{shown(entry.name)} is a symbolic link, or no file at all")
         name = entry.name.removeprefix(prefix)
@@ -96,10 +102,14 @@ class _Names:
     """
 
     def __init__(self) -> None:
+        self._parts = 0
         self._nodes: dict[tuple[int, str], tuple[int, str, bool]] = {}  # below a node: its number, name, is it a folder
 
     def add(self, name: str, *, folder: bool) -> None:
         parent = 0
+        self._parts += name.count("/") + 1
+        if self._parts > _MAX_PARTS or len(self._nodes) > _MAX_NODES:
+            raise BadModule(f"it holds more than {_MAX_NODES} files and folders, or names of too many elements")
         for part, is_folder in _parts(name, folder=folder):
             key = (parent, fold(part))
             known = self._nodes.get(key)
