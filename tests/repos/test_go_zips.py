@@ -245,3 +245,25 @@ def test_names_that_cost_more_than_a_module_has_are_refused_soon(names: list[str
     with pytest.raises(BadModule, match=why):
         judge(data)
     assert time.thread_time() - began < 10
+
+
+def test_files_that_lie_over_each_other_are_refused() -> None:
+    """Each quotes the next one's head and goes on into one long stretch of nothing: work for years in little room."""
+    nothing = b"\x00\x00\x00\xff\xff" * 200_000 + b"\x03\x00"  # deflate's empty blocks, and the last one
+    body, heads = nothing, []
+    for number in reversed(range(50)):
+        name = f"{PREFIX}f{number:02}".encode()
+        content = struct.pack("<BHH", 0, len(heads[-1]), len(heads[-1]) ^ 0xFFFF) if heads else b""
+        head = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 33, 0, 0, 0, len(name), 0) + name
+        body = head + content + body
+        heads.append(head)
+    directory, at = b"", 0
+    for number in range(50):
+        name = f"{PREFIX}f{number:02}".encode()
+        packed = len(body) - at - len(heads[-1])
+        fields = (20, 20, 0, 8, 0, 33, 0, packed, 50, len(name), 0, 0, 0, 0, 0, at)
+        directory += struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *fields) + name
+        at += len(heads[-1]) + 5
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 50, 50, len(directory), len(body), 0)
+    with pytest.raises(BadModule, match="overlap"):
+        judge(body + directory + end)

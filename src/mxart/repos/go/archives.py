@@ -67,6 +67,9 @@ def entries(file: BinaryIO, size: int) -> list[Entry]:
         found.append(entry)
     if at != length:
         raise BadArchive("its directory holds more than it says")
+    # Files that lie over each other would have the same bytes unpacked again and again, for hours.
+    if sum(entry.compressed for entry in found) > start:
+        raise BadArchive("its files overlap")
     return found
 
 
