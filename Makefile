@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Processes that the tests are shared by, file by file: those with real clients wait half of the time.
+TESTERS ?= 2
 
 .PHONY: serve test lint format bench lock clean
 
@@ -10,7 +12,7 @@ serve: $(VENV)/ready
 	$(BIN)/python -m mxart $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -87,7 +87,7 @@ def test_a_flood_of_signatures_is_refused() -> None:
 def test_keys_are_read_as_they_are_written() -> None:
     assert SignerKey.parse(OURS.secret).verifier == OURS.verifier
     assert VerifierKey.parse(str(OURS.verifier)) == OURS.verifier
-    assert OURS.secret.rpartition("+")[2] not in repr(OURS)
+    assert OURS.secret.split("+", 4)[4] not in repr(OURS)  # base64 has a plus of its own now and then
 
 
 @pytest.mark.parametrize(

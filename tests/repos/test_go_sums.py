@@ -127,6 +127,7 @@ def test_the_database_is_named_as_gosumdb_names_it() -> None:
         f"{KEY} https://a@b",
         f"{KEY} x y",
     ],
+    ids=lambda text: text.replace(KEY, "KEY"),
 )
 def test_what_is_no_database_is_refused_with_what_would_be_right(text: str) -> None:
     with pytest.raises(ValueError, match="NAME"):

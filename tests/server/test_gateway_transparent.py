@@ -96,7 +96,7 @@ async def test_names_of_ours_are_served_and_listed_ones_passed_on(
         PREFACE,
         b"\0",
     ],
-    ids=lambda data: repr(data[:12]),
+    ids=lambda data: repr(data[:11]),
 )
 async def test_anything_else_goes_on_from_its_first_byte(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     async with caught(monkeypatch, allowed=True) as server:
@@ -115,7 +115,7 @@ async def test_anything_else_goes_on_from_its_first_byte(monkeypatch: pytest.Mon
         (b"", b""),
         (b"\x16\x03\x01", b""),
     ],
-    ids=lambda data: repr(data[:12]),
+    ids=lambda data: repr(data[:11]),
 )
 async def test_or_nowhere(monkeypatch: pytest.MonkeyPatch, data: bytes, answer: bytes) -> None:
     limits = Limits(handshake_seconds=0.2, idle_seconds=0.2)
