@@ -22,7 +22,7 @@ from kit.store import small_file_system
 from mxart.store.base import FileRecord
 from mxart.store.housekeeping import clean
 from mxart.store.published import Incomplete, Publication, Vanished
-from mxart.store.space.gc import collect
+from mxart.store.space.gc import ROWS, collect
 from mxart.store.space.sweep import Loose, Shelves
 from mxart.store.space.task import Freed, Member, Report, ignore_progress
 
@@ -208,7 +208,7 @@ async def test_on_a_full_disk_it_makes_room_for_itself(tmp_path: Path, caplog: p
 
 async def test_rows_are_on_disk_before_their_files_go(house: Warehouse) -> None:
     """By one sync for all."""
-    for number in range(150):
+    for number in range(ROWS + 50):
         await house.push_blob(b"%d" % number)
     stages: list[str] = []
     with house.ledger() as ledger:

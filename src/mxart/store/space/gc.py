@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import time
 
-from mxart.store.space.ledger import BATCH, Ledger, is_full
+from mxart.store.space.ledger import Ledger, is_full
 from mxart.store.space.sweep import BATCH as SWEEP_BATCH
 from mxart.store.space.sweep import Loose, Shelves
 from mxart.store.space.task import Freed, Pause, Report, Task, Tell, ignore_progress, no_pause
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MARKING = "looking for what nothing refers to"
 SWEEPING = "removing files"
+# Rows that go in one transaction: some milliseconds. After each of them the workers look names up again, which is the
+# dearer half for those who pull meanwhile.
+ROWS = 500
 
 
 def collect(
@@ -60,8 +63,8 @@ def _mark(task: Task, ledger: Ledger, before: float, report: Report, tell: Tell,
     while (until := ledger.window(after)) is not None:
         rows = ledger.unlinked(after, until, before)
         pause("marked")
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
+        for start in range(0, len(rows), ROWS):
+            batch = rows[start : start + ROWS]
             if task.dry_run:
                 condemned.update(row.id for row in batch)
             else:
