@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 
-from kit.wire import Answer, Client, FakeHandler, open_files, text
+from kit.descriptors import open_files
+from kit.wire import Answer, Client, FakeHandler, text
 from mxart.config import Limits, Tunnel, Upstreams
 from mxart.listeners import Role
 from mxart.message import Request, Response

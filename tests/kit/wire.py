@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from kit.descriptors import open_files
 from kit.steps import CancelAtStep
 from mxart.body import Body
 from mxart.message import Headers, Peer, Request, Response, Sent
@@ -35,11 +36,6 @@ def tcp_pair(receive_buffer: int = 0, send_buffer: int = 0) -> tuple[trio.socket
     for end in (server, client):
         end.setblocking(False)
     return trio.socket.from_stdlib_socket(server), trio.socket.from_stdlib_socket(client)
-
-
-def open_files() -> int:
-    """How many descriptors this process holds."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 Answer = Callable[[Request], Awaitable[Response]]

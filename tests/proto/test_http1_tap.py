@@ -11,9 +11,10 @@ import pytest
 import trio
 import trio.testing
 
+from kit.descriptors import open_files
 from kit.store import some_bytes
 from kit.tls import client_context, connected
-from kit.wire import PEER, FakeHandler, open_files, tcp_pair, text
+from kit.wire import PEER, FakeHandler, tcp_pair, text
 from mxart.errors import Disconnected, Problem
 from mxart.message import Request, RequestBody, Response, TappedBody
 from mxart.proto.authority import Authority

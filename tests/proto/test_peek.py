@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kit.wire import open_files, tcp_pair
+from kit.descriptors import open_files
+from kit.wire import tcp_pair
 from mxart.errors import Disconnected
 from mxart.proto.peek import consume, peek_until
 from mxart.proto.proxy_header import parse_proxy_header

@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from kit.wire import PEER, open_files, tcp_pair
+from kit.descriptors import open_files
+from kit.wire import PEER, tcp_pair
 from mxart.errors import BodyBroken, Disconnected
 from mxart.proto.plain import PlainTransport
 from mxart.proto.transport import Transport

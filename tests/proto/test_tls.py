@@ -18,8 +18,9 @@ import trio
 from trio.socket import SocketType
 from trio.testing import wait_all_tasks_blocked
 
+from kit.descriptors import open_files
 from kit.tls import accept, client_context, client_stream, connected, hello_bytes
-from kit.wire import PEER, open_files, tcp_pair
+from kit.wire import PEER, tcp_pair
 from mxart.errors import BodyBroken, Disconnected
 from mxart.proto.authority import Authority
 from mxart.proto.certificates import Sessions

@@ -15,7 +15,8 @@ import trio
 from trio.socket import SocketType
 from trio.testing import wait_all_tasks_blocked
 
-from kit.wire import open_files, tcp_pair
+from kit.descriptors import open_files
+from kit.wire import tcp_pair
 from mxart.errors import Disconnected
 from mxart.proto.tunnel import TunnelCounts, splice
 

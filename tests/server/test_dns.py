@@ -16,8 +16,8 @@ import pytest
 import trio
 import trio.testing
 
+from kit.descriptors import open_files
 from kit.nameserver import FakeServer, fake_server, mute, response, well
-from kit.wire import open_files
 from mxart.metrics import Metrics
 from mxart.proto.dns import Claims, Rules
 from mxart.proto.dns_wire import Question, parse

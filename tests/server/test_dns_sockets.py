@@ -14,8 +14,8 @@ import dns.rcode
 import pytest
 import trio
 
+from kit.descriptors import open_files
 from kit.nameserver import fake_server, mute, response
-from kit.wire import open_files
 from mxart.config import Dns
 from mxart.listeners_dns import BoundDns, bind_dns
 from mxart.metrics import Metrics

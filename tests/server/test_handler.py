@@ -10,8 +10,9 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from kit.descriptors import open_files
 from kit.gateways import listening_to
-from kit.wire import PEER, FakeSource, open_files, tcp_pair
+from kit.wire import PEER, FakeSource, tcp_pair
 from mxart import errors
 from mxart.digest import Digest
 from mxart.errors import Problem

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from kit.descriptors import open_files
 from kit.store import OneStore, small_file_system, some_bytes
 from mxart.digest import Digest
 from mxart.errors import ConfigError, StorageFull
@@ -79,13 +80,13 @@ async def test_a_put_that_is_cancelled_is_whole_or_not_there(tmp_path: Path) -> 
 async def test_readers_of_one_blob_share_a_descriptor_and_leave_none(tmp_path: Path) -> None:
     store = OneStore(tmp_path)
     digest = await store.blobs.put(b"shared")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     sources = [store.blobs.open(digest) for _ in range(500)]
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_files() == before + 1
     for source in sources:
         assert source is not None
         source.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert sources[0] is not None
     with pytest.raises(ValueError, match="closed"):
         sources[0].fileno()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from kit.descriptors import open_files
 from kit.store import HEAD, Gate, ScriptedOrigin, read_all, running_store, some_bytes, until_broken
 from mxart.body import Source
 from mxart.digest import Digest
@@ -337,7 +337,7 @@ async def test_nothing_is_left_open(tmp_path: Path) -> None:
         good = ScriptedOrigin(DATA)
         (await store.transfers.join(good.digest, None, good)).source.close()  # warms up threads
         await trio.testing.wait_all_tasks_blocked(0.05)
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = open_files()
         for seed in range(10):
             data = some_bytes(100_000, seed)
             origin = ScriptedOrigin(data, fails_at=50_000 if seed % 2 else None, problem=UpstreamFailed("x"))
@@ -352,7 +352,7 @@ async def test_nothing_is_left_open(tmp_path: Path) -> None:
                 joined.source.close()
         while store.transfers.running:
             await trio.testing.wait_all_tasks_blocked(0.01)
-        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert open_files() == before
 
 
 async def test_headers_that_no_text_can_hold_do_not_break_the_notes(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import trio
 
+from kit.descriptors import open_files
 from mxart.store.turns import FileTurns
 
 
@@ -72,7 +72,7 @@ async def test_another_process_waits_and_gets_it_when_the_holder_is_killed(tmp_p
 
 async def test_leaving_while_waiting_holds_nothing(tmp_path: Path) -> None:
     turns = FileTurns(tmp_path / "turns")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     async with turns.take("a"):
         with trio.move_on_after(0.02) as gone:
             async with turns.take("a"):
@@ -80,4 +80,4 @@ async def test_leaving_while_waiting_holds_nothing(tmp_path: Path) -> None:
         assert gone.cancelled_caught
     async with turns.take("a"):
         pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before

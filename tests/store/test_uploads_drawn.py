@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from kit.bodies import DrawnBody, GivenBody
+from kit.descriptors import open_files
 from kit.steps import CancelAtStep, cancelled_after_each_step
 from kit.store import OneStore, change_file, file_bytes, some_bytes
 from mxart.digest import Digest
@@ -244,9 +245,9 @@ async def test_cancelled_at_every_await_what_is_kept_is_right(
         return done
 
     await once(1_000_000)  # starts threads
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     assert await cancelled_after_each_step(once) > 15
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 async def test_a_tap_with_a_bug_leaves_what_was_written(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import random
 import socket
 import time
@@ -15,6 +13,7 @@ import pytest
 import trio
 import trustme
 
+from kit.descriptors import open_files
 from kit.upstream import Say, challenge, fake_upstream, redirect, say
 from mxart.config import Upstreams
 from mxart.errors import ConfigError, NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
@@ -35,13 +34,10 @@ ASK = Ask("GET", "blob")
 
 @pytest.fixture(autouse=True)
 async def _nothing_is_left_behind() -> AsyncIterator[None]:
-    gc.collect()
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     tasks = trio.lowlevel.current_statistics().tasks_living
     yield
-    gc.collect()
-    # The listing itself takes one descriptor, the same number both times; trio may have opened none.
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
+    assert open_files() <= before
     assert trio.lowlevel.current_statistics().tasks_living <= tasks
 
 
