@@ -6,12 +6,12 @@ ARGS ?=
 # Processes that the tests are shared by, file by file: those with real clients wait half of the time.
 TESTERS ?= 2
 
-.PHONY: serve test lint format bench lock clean
+.PHONY: serve test lint format bench bytecode lock clean
 
-serve: $(VENV)/ready
+serve: bytecode
 	$(BIN)/python -m mxart $(ARGS)
 
-test: lint
+test: lint bytecode
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/ready
@@ -25,6 +25,11 @@ format: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench $(ARGS)
+
+# As pip does for what it installs: otherwise every start where PYTHONDONTWRITEBYTECODE is set, as in many containers,
+# compiles the whole program.
+bytecode: $(VENV)/ready
+	$(BIN)/python -m compileall -q src
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
