@@ -37,6 +37,7 @@ from mxart.server.routes import Mount, Routes
 from mxart.store.base import Origin
 from mxart.store.blobs import DiskBlobs
 from mxart.store.catalog import SqliteCatalog
+from mxart.store.changing import SqliteChanges
 from mxart.store.contents import Contents
 from mxart.store.generation import Generation
 from mxart.store.housekeeping import keep_house
@@ -133,6 +134,7 @@ class Parts:
         self._pseudonym = pseudonym
         self._catalog = SqliteCatalog(DataPaths(config.data).catalog, generation)
         self._publications = SqlitePublications(self._catalog, quotas_of(config))
+        self._changes = SqliteChanges(self._catalog, quotas_of(config))
         self.contents = Contents(DataPaths(config.data).catalog)
         self._turns = FileTurns(DataPaths(config.data).turns)
         self._paths = stores(config)
@@ -234,6 +236,7 @@ class Parts:
             self._transfers[settings.store],
             self._catalog,
             self._publications,
+            self._changes,
             self._uploads[settings.store],
             self._turns,
             self._memory,

@@ -40,6 +40,7 @@ from mxart.server.routes import Routes
 from mxart.store.base import FileRecord
 from mxart.store.blobs import DiskBlobs
 from mxart.store.catalog import SqliteCatalog
+from mxart.store.changing import SqliteChanges
 from mxart.store.contents import Contents
 from mxart.store.paths import DataPaths, JobPaths, StorePaths
 from mxart.store.publications import SqlitePublications
@@ -142,6 +143,7 @@ class ApiWorld:
             DiskTransfers(store, blobs),
             self.catalog,
             self.publications,
+            SqliteChanges(self.catalog),
             DiskUploads(store),
             FileTurns(self.paths.turns),
             Memory(),

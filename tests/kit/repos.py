@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from kit.bodies import GivenBody
+from kit.changing import FakeChanges
 from kit.publishing import FakePublications, FakeUploads
 from mxart.body import Source
 from mxart.digest import Digest
@@ -475,13 +476,23 @@ class World:
         self.catalog = FakeCatalog()
         self.transfers = FakeTransfers(self.blobs, nursery)
         self.publications = FakePublications(self.catalog)
+        self.changes = FakeChanges(self.catalog)
         self.uploads = FakeUploads(self.blobs)
         self.upstream = FakeUpstream()
         self.stock = self.worker()
 
     def worker(self) -> Stock:
         """The store as another worker sees it: the same bytes and names, a memory of its own."""
-        return Stock(self.blobs, self.transfers, self.catalog, self.publications, self.uploads, FreeTurns(), Memory())
+        return Stock(
+            self.blobs,
+            self.transfers,
+            self.catalog,
+            self.publications,
+            self.changes,
+            self.uploads,
+            FreeTurns(),
+            Memory(),
+        )
 
     def proxy(
         self,

@@ -189,6 +189,7 @@ async def test_an_older_catalog_is_counted_when_it_is_brought_up_to_date(tmp_pat
             db.execute(f"DROP TRIGGER {trigger}")
         db.execute("DROP TABLE holdings")
         db.execute("DROP TABLE usage")
+        db.execute("DROP TABLE notes")
         db.execute("PRAGMA user_version = 2")
     db.close()
     schema.prepare(house.paths.catalog)

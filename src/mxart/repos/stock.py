@@ -17,6 +17,7 @@ from mxart.message import Headers, Response
 from mxart.repos.base import Format
 from mxart.repos.operations import Artifact, Document, Facts, File, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
+from mxart.store.changes import Changes
 from mxart.store.published import Publications
 
 # Above this a document is refused; registries must take 4 MiB (distribution-spec, "Pushing Manifests").
@@ -78,6 +79,7 @@ class Stock:
     transfers: Transfers
     catalog: Catalog
     publications: Publications
+    changes: Changes
     uploads: Uploads
     turns: Turns
     memory: Memory = field(default_factory=Memory)

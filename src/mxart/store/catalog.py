@@ -21,16 +21,12 @@ import trio
 from mxart.errors import Problem, StorageFull, UpstreamUnavailable
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.generation import Generation
-from mxart.store.rows import as_digest, forget_empty, put_file, put_tag, put_use
+from mxart.store.rows import RECORDS, as_digest, as_record, forget_empty, put_file, put_tag, put_use
 from mxart.store.schema import connect, prepare
 
-_FILE_COLUMNS = """
-    SELECT r.name, p.name, f.path, f.digest, f.size, f.media_type, f.etag, f.last_modified, f.origin, f.created,
-           f.validated
-    FROM files f JOIN repositories r ON r.id = f.repository JOIN packages p ON p.id = f.package"""
-_FILE = f"{_FILE_COLUMNS} WHERE r.name = ? AND f.path = ?"
+_FILE = f"{RECORDS} WHERE r.name = ? AND f.path = ?"
 _UNLINKED = f"""
-    {_FILE_COLUMNS}
+    {RECORDS}
     WHERE f.id > ? AND f.id <= ? AND r.name = ? AND NOT EXISTS (
         SELECT 1 FROM files o CROSS JOIN links l ON l.file = o.id
         WHERE o.package = f.package AND o.digest = f.digest)"""  # noqa: S608  # of our own words
@@ -119,7 +115,7 @@ class SqliteCatalog:
 
     def file(self, repository: str, path: str) -> FileRecord | None:
         rows = self.ask(_FILE, (repository, path))
-        return _record(rows[0]) if rows else None
+        return as_record(rows[0]) if rows else None
 
     def unlinked(self, repository: str, after: int) -> tuple[int | None, list[FileRecord]]:
         """Files of which no links are known, among some hundred rows after a number.
@@ -129,7 +125,7 @@ class SqliteCatalog:
         ((last,),) = self.ask("SELECT max(id) FROM (SELECT id FROM files WHERE id > ? ORDER BY id LIMIT 300)", (after,))
         if last is None:
             return None, []
-        return last, [_record(row) for row in self.ask(_UNLINKED, (after, last, repository))]
+        return last, [as_record(row) for row in self.ask(_UNLINKED, (after, last, repository))]
 
     def tags(self, repository: str, package: str, after: str, limit: int) -> list[VersionRecord]:
         rows: list[tuple[str, str, float]] = self.ask(_TAGS, (repository, package, after, limit))
@@ -283,23 +279,6 @@ class SqliteCatalog:
             job.error = error
             db.execute("ROLLBACK TO job")
         db.execute("RELEASE job")
-
-
-def _record(row: tuple[Any, ...]) -> FileRecord:
-    owner, package, name, digest, size, media_type, etag, last_modified, origin, created, validated = row
-    return FileRecord(
-        owner,
-        package,
-        name,
-        as_digest(digest),
-        size,
-        media_type,
-        etag,
-        last_modified,
-        origin,
-        created,
-        validated,
-    )
 
 
 _TABLE: dict[int, type[Problem]] = {sqlite3.SQLITE_FULL: StorageFull}

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from mxart.digest import Digest
 from mxart.store.base import FileRecord
 
+RECORDS = """
+    SELECT r.name, p.name, f.path, f.digest, f.size, f.media_type, f.etag, f.last_modified, f.origin, f.created,
+           f.validated
+    FROM files f JOIN repositories r ON r.id = f.repository JOIN packages p ON p.id = f.package"""
+"""The beginning of a statement that finds what `as_record` reads."""
 _PUT_FILE = """
     INSERT INTO files (repository, package, path, digest, size, media_type, etag, last_modified, origin, created,
                        validated)
@@ -71,6 +77,12 @@ def put_tag(db: sqlite3.Connection, tag: str, record: FileRecord) -> None:
 def forget_empty(db: sqlite3.Connection, package: int) -> None:
     """Forget a package that holds no file any more."""
     db.execute(_FORGET_EMPTY, (package,))
+
+
+def as_record(row: tuple[Any, ...]) -> FileRecord:
+    """A file's record from a row of RECORDS."""
+    owner, package, name, digest, *rest = row
+    return FileRecord(owner, package, name, as_digest(digest), *rest)
 
 
 def as_digest(text: str) -> Digest:

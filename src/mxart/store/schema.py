@@ -125,6 +125,16 @@ _MIGRATIONS = (
     INSERT INTO holdings (repository, digest, size, names)
     SELECT repository, digest, max(size), count(*) FROM files GROUP BY repository, digest;
     """,
+    # What was said of paths and no file tells (store.changes, Note).
+    """
+    CREATE TABLE notes (
+        repository INTEGER NOT NULL REFERENCES repositories ON DELETE CASCADE,
+        path TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (repository, path, key)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 SCHEMA = database.Schema(

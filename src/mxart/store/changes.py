@@ -1,0 +1,87 @@
+"""Changes that depend on what is there already: the words for them, and the catalog's role that makes them.
+
+Where a file's name, or what goes with it, follows from what a repository holds, nobody may decide that from an earlier
+read: another process may have written since.  So whoever wants a change says how it is decided, and is asked inside the
+transaction that makes it, which no other writer is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxart.store.base import FileRecord, VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that was said of a path in a repository and that no file tells. `value` "": no more.
+
+    It outlasts the files: that a number was given away is true after what it was given to is deleted.
+    """
+
+    repository: str
+    path: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes true together: first goes what is `gone`, pairs of a repository and a path, then all else is put.
+
+    What is put replaces what has its name.  `tags` are pairs of a tag and its own file record; a tag goes with that.
+    """
+
+    gone: tuple[tuple[str, str], ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    tags: tuple[tuple[str, FileRecord], ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything changes."""
+        return bool(self.gone or self.files or self.tags or self.notes)
+
+
+NOTHING = Change()
+
+
+class View(Protocol):
+    """What the catalog holds at one moment. Each question takes microseconds, `below` some for each file."""
+
+    def file(self, repository: str, path: str) -> FileRecord | None: ...
+
+    def below(self, repository: str, folder: str) -> list[FileRecord]:
+        """The files whose path begins with `folder` and a slash, by path; the tags' own records are not among them."""
+        ...
+
+    def tag(self, repository: str, package: str, name: str) -> VersionRecord | None: ...
+
+    def has_package(self, repository: str, package: str) -> bool: ...
+
+    def notes(self, repository: str, path: str) -> dict[str, str]:
+        """What was said of a path: values by key."""
+        ...
+
+
+Decide = Callable[[View], Change]
+"""What is to change. Called in a thread, within the transaction and perhaps before it, too; short, and without effect
+of its own.  A Problem that it raises refuses the change."""
+
+
+class Changes(Protocol):
+    """A role of the catalog: see there for cancellation and errors."""
+
+    def view(self) -> View:
+        """What is there now, for reading on the event loop; each question is answered as of its own moment."""
+        ...
+
+    async def change(self, decide: Decide, ensure: Callable[[], bool]) -> Change:
+        """Make the change that is decided on, in one transaction, and return it; durable when this returns.
+
+        `ensure` is as for Publications.publish, and asked only where files are put.  What holds the same bytes keeps
+        its `created`.  Raises what `decide` does; Vanished; TooLarge or StorageFull where the quota of a repository
+        does not allow it.  Then nothing was changed.
+        """
+        ...
