@@ -192,6 +192,16 @@ class Replicate(_Table, frozen=True):
     ca_file: str = ""
 
 
+SUMDB_NAME = r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?(/[a-z0-9][a-z0-9._-]{0,62}){0,2}"
+"""What the go command takes for the name of a checksum database: host[/path]."""
+
+
+class GoSettings(_Table, frozen=True):
+    """`[go]`. `sumdb_name` is what our own checksum database is called; "": a name that no other has is made up."""
+
+    sumdb_name: str = ""
+
+
 class Limits(_Table, frozen=True):
     """What a stranger can make grow. Times are in seconds without progress; there is no total one."""
 
@@ -248,6 +258,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     permissions: tuple[Permission, ...] = ()
     access: AccessSettings = AccessSettings()
     replicate: Replicate = Replicate()
+    go: GoSettings = GoSettings()
     limits: Limits = Limits()
     gc: Gc = Gc()
 

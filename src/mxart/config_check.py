@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
-from mxart.config import Config, Repository, parse_address, parse_duration, parse_size
+from mxart.config import SUMDB_NAME, Config, Repository, parse_address, parse_duration, parse_size
 from mxart.config_access import check_permissions, check_url
 from mxart.patterns import PathPattern
 
@@ -42,6 +42,7 @@ def check(config: Config) -> Iterator[Fault]:
     yield from check_url(config.access.url)
     yield from _try("access.audit_bytes", partial(parse_size, config.access.audit_bytes))
     yield from _replicate(config)
+    yield from _go(config)
     yield from _limits(config)
     for key in ("every", "grace"):
         yield from _try(f"gc.{key}", partial(parse_duration, getattr(config.gc, key)))
@@ -336,6 +337,14 @@ def _server(text: str) -> None:
     host, _ = parse_address(text, default_port=53)
     if not _is_address(host):
         raise ValueError(f'{text!r} is not the address of a DNS server: write "9.9.9.9" or "[2620:fe::fe]:53"')
+
+
+def _go(config: Config) -> Iterator[Fault]:
+    name = config.go.sumdb_name
+    if name and not re.fullmatch(SUMDB_NAME, name):
+        yield "go.sumdb_name", f"{name!r}: write a name as of a host, in lower case, of your own: sum.example.com"
+    elif name in ("sum.golang.org", "sum.golang.google.cn"):
+        yield "go.sumdb_name", f"{name} is the name of another one, whose key the go command knows: choose your own"
 
 
 def _limits(config: Config) -> Iterator[Fault]:

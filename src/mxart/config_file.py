@@ -20,6 +20,7 @@ from mxart.config import (
     Count,
     Dns,
     Gc,
+    GoSettings,
     Limits,
     Listener,
     Name,
@@ -162,12 +163,13 @@ def decode(
     )
     access = decoder.convert(document.pop("access", {}), "access", AccessSettings)
     replicate = decoder.convert(document.pop("replicate", {}), "replicate", Replicate)
+    go = decoder.convert(document.pop("go", {}), "go", GoSettings)
     limits = decoder.convert(document.pop("limits", {}), "limits", Limits)
     gc = decoder.convert(document.pop("gc", {}), "gc", Gc)
     if document:
         known = (
             "data, workers, listener, tls, upstreams, store, repository, tunnel, dns, token_server, permission, "
-            "access, replicate, limits, gc"
+            "access, replicate, go, limits, gc"
         )
         raise decoder.fail(next(iter(document)), f"unknown key; known at the top: {known}")
     config = Config(
@@ -184,6 +186,7 @@ def decode(
         permissions=permissions,
         access=access,
         replicate=replicate,
+        go=go,
         limits=limits,
         gc=gc,
     )

@@ -15,6 +15,8 @@
         access.sqlite (-wal, -shm)    0600, users, groups, tokens (access.directory)
         admin-password                0600, the first administrator's, until it is changed
         audit/                        0700, what was written and what was denied (access.audit)
+        sumdb/                        0700, our own checksum database: its keys and marks (repos.own_keys)
+        sumdb/log.sqlite (-wal, -shm) 0600, its records, for ever (store.ledger)
         store/                        the store named "default", unless the configuration places it elsewhere
 
     <root of a store>/                0700, one of these for each named store
@@ -144,6 +146,8 @@ class DataPaths:
         self.jobs = data / "jobs"
         self.generation = data / "generation"
         self.gc = data / "gc"
+        self.sumdb = data / "sumdb"
+        self.ledger = self.sumdb / "log.sqlite"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""
