@@ -16,7 +16,7 @@ from mxart.config import Config
 from mxart.config import Repository as Settings
 from mxart.errors import ConfigError, Problem
 from mxart.metrics import Metrics
-from mxart.repos.base import Format, Repository, Verifier
+from mxart.repos.base import Format, Repository
 from mxart.repos.go.format import Go
 from mxart.repos.go.sums import Database, Private
 from mxart.repos.group import Group, building_order
@@ -27,7 +27,7 @@ from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.proxy import Proxy
 from mxart.repos.relinking import relink
 from mxart.repos.remote import Remote as Asking
-from mxart.repos.remote import Rules
+from mxart.repos.remote import Rules, Verifier
 from mxart.repos.sources import Way
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.repos.sums import NoSums, Sums

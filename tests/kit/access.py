@@ -24,7 +24,8 @@ from mxart.digest import Digest
 from mxart.errors import NotFound
 from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.metrics import Metrics
-from mxart.repos.base import NOBODY, Caller, Format
+from mxart.repos.base import Format
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.oci.format import Oci
 from mxart.repos.operations import File, Found, Listed, Listing
 from mxart.server.authentication import Authenticator, Signer

@@ -29,7 +29,8 @@ from mxart.digest import Digest
 from mxart.errors import Forbidden, Problem
 from mxart.message import Headers, Request, Response
 from mxart.metrics import Metrics
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.stock import Memory, Stock

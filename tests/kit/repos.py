@@ -20,11 +20,12 @@ from mxart.digest import Digest
 from mxart.errors import BodyBroken, NotFound, Problem, StorageFull, UpstreamFailed
 from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Format, Repository, Verifier
+from mxart.repos.base import Format, Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
-from mxart.repos.remote import Rules
+from mxart.repos.remote import Rules, Verifier
 from mxart.repos.stock import Memory, Stock
 from mxart.store.base import FileRecord, Joined, Naming, Origin, Sink, Unjudged, VersionRecord
 from mxart.upstream.base import Ask, Reply

@@ -26,7 +26,8 @@ from mxart.replicate.engine import Outcome
 from mxart.replicate.progress import Progress, silent
 from mxart.replicate.run import Choice, from_repository
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.upstream.dial import Dialer
 
 APP = image(Random(9).randbytes(3 << 20))

@@ -19,7 +19,8 @@ from mxart.config import Replicate, Upstreams
 from mxart.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from mxart.replicate.engine import Outcome
 from mxart.replicate.run import Choice, from_repository
-from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.upstream.dial import Dialer
 
 APP = image(Random(3).randbytes(3 << 20))

@@ -12,7 +12,7 @@ from kit.bodies import GivenBody
 from kit.modules import COMMIT, OLD, TOML, TOOLS, Module, zipped
 from kit.publishing import EVERYTHING, Rights
 from kit.repos import Answer, World, body_of
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.go import gomod
 from mxart.repos.go.archives import MAX_ENTRIES
 from mxart.repos.go.format import Go

@@ -10,7 +10,7 @@ from mxart.digest import Digest
 from mxart.errors import Forbidden, NotFound, Unauthorized
 from mxart.message import Headers, Request, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.group import Group
 from mxart.repos.oci.format import Oci
 from mxart.repos.operations import Blob, File, Found, Listed, Listing

@@ -12,7 +12,8 @@ from kit.repos import Answer, FakeUpstream, World, body_of, code_of, manifest
 from mxart.digest import Digest
 from mxart.errors import ConfigError, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Response
-from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.group import Group
 from mxart.repos.oci import media
 from mxart.repos.oci.format import Oci

@@ -9,7 +9,7 @@ from kit.guarded import CHALLENGE, Guarded
 from kit.repos import World, fields_of, manifest, request
 from mxart.errors import NotFound, Problem, Unauthorized, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.group import Group
 from mxart.repos.oci.format import Oci
 from mxart.repos.operations import Document, File, Found, Listing

@@ -204,7 +204,7 @@ def test_a_tag_is_not_a_digest() -> None:
 
 
 def render(listed: Listed, target: str, limit: int | None) -> tuple[str | None, object]:
-    headers, data = Oci().render(Listing("a", "a/tags/list", "name", "tags", "", limit), listed, target)
+    headers, data = Oci().paging.render(Listing("a", "a/tags/list", "name", "tags", "", limit), listed, target)
     return headers.get("link"), json.loads(data)
 
 

@@ -119,22 +119,22 @@ def test_a_head_about_another_digest_is_refused() -> None:
     ],
 )
 def test_the_next_page_of_upstreams_list_is_found(link: str, following: str | None) -> None:
-    page = OCI.page(LIST, Headers((("link", link),)), b'{"name": "a", "tags": ["x"]}')
+    page = OCI.paging.page(LIST, Headers((("link", link),)), b'{"name": "a", "tags": ["x"]}')
     assert page.names == ("x",)
     assert page.following == following
 
 
 def test_the_next_page_is_asked_at_the_same_place_with_the_same_scope() -> None:
-    ask = OCI.ask_page(LIST, "last=x")
+    ask = OCI.paging.ask_page(LIST, "last=x")
     assert (ask.path, ask.scope) == ("v2/a/tags/list?last=x", "repository:a:pull")
-    assert OCI.ask_page(LIST, None).path == "v2/a/tags/list"
+    assert OCI.paging.ask_page(LIST, None).path == "v2/a/tags/list"
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"<html>", b'{"tags": [1]}', json.dumps({"tags": "x"}).encode()])
 def test_what_is_no_list_is_refused(data: bytes) -> None:
     with pytest.raises(UpstreamFailed):
-        OCI.page(LIST, Headers(), data)
+        OCI.paging.page(LIST, Headers(), data)
 
 
 def test_no_tags_is_an_empty_list() -> None:
-    assert OCI.page(LIST, Headers(), b'{"name": "a", "tags": null}').names == ()
+    assert OCI.paging.page(LIST, Headers(), b'{"name": "a", "tags": null}').names == ()

@@ -142,7 +142,11 @@ def test_whatever_is_sent_is_parsed_or_refused(method: str, tail: str, query: st
 
 
 def answer(operation: Write, outcome: Outcome, target: str) -> Response:
-    return Oci().outcome(operation, outcome, target)
+    if isinstance(outcome, Gone):
+        assert isinstance(operation, Delete | Cancel)
+        return Oci().gone(operation, outcome)
+    assert isinstance(outcome, Uploading | Stored | Published)
+    return Oci().pushing.outcome(operation, outcome, target)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from kit.publishing import Rights
 from kit.repos import Answer, World, body_of, code_of, manifest
 from mxart.errors import UpstreamFailed
 from mxart.message import Response
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.oci import media
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules

@@ -13,7 +13,7 @@ from kit.repos import World, body_of, code_of, fields_of
 from mxart.access.base import Action, Denied, LoginWanted
 from mxart.digest import Digest
 from mxart.message import Response
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.local import Local
 from mxart.repos.oci import media
 

@@ -13,7 +13,7 @@ from kit.publishing import EVERYTHING, descriptor, pushed_image
 from kit.repos import World, body_of, code_of, fields_of
 from mxart.digest import Digest
 from mxart.message import Response
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.oci import media
 from mxart.repos.stock import MAX_DOCUMENT
 from mxart.store.base import FileRecord

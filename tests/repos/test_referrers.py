@@ -11,7 +11,8 @@ from mxart.digest import Digest
 from mxart.errors import BadRequest
 from mxart.message import Headers, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.group import Group
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci

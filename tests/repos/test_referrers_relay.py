@@ -13,7 +13,7 @@ from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.remote import Rules
 
 INDEX = "application/vnd.oci.image.index.v1+json"

@@ -15,7 +15,8 @@ from kit.repos import Answer, World, body_of, code_of, manifest, request
 from mxart.errors import Problem, UpstreamDenied, UpstreamUnavailable
 from mxart.message import Response, Trace
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 from mxart.repos.verdicts import GRANTED, REFUSED

@@ -22,7 +22,7 @@ from mxart.metrics import Metrics
 from mxart.proto.draining import Draining
 from mxart.proto.http1 import Http1Limits, serve_http1
 from mxart.proto.plain import PlainTransport
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.oci.format import Oci
 from mxart.repos.operations import File, Found, Listed, Listing
 from mxart.server.handler import Gate, plain_problem

@@ -10,7 +10,7 @@ import pytest
 from kit.api import ApiWorld, api_world
 from kit.wire import PEER
 from mxart.message import Headers, Request
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.web.api import MAX_BODY, Api
 from mxart.web.operations import ANYBODY, Asked, Needs, Nothing, Record, operation
 

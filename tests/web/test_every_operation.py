@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from kit.api import ADMIN, EVE, Only, api_world
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.web.jobs import Tell
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kit.api import ADMIN, EVE, ApiWorld, api_world, part
 from mxart.access.audit import Entry
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 
 PASSWORD = "correct horse battery"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kit.api import Only, api_world, part
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 
 
 async def test_repositories_are_told_with_what_leads_to_them(tmp_path: Path) -> None:

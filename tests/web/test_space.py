@@ -13,7 +13,7 @@ from kit.api import ADMIN, EVE, ApiWorld, Only, Told, api_world, part
 from mxart.access.base import ACTIONS
 from mxart.access.control import Access, rules_of
 from mxart.errors import Forbidden
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 from mxart.web.replication import StillAllowed
 
 

@@ -10,7 +10,7 @@ import pytest
 from kit.api import ADMIN, EVE, ApiWorld, Only, api_world
 from mxart.access.base import ACTIONS
 from mxart.access.credentials import parse_token, verify_password
-from mxart.repos.base import NOBODY, Caller
+from mxart.repos.callers import NOBODY, Caller
 
 PASSWORD = "correct horse battery"
 

@@ -8,7 +8,7 @@ from kit.api import ADMIN, EVE, ApiWorld, Only, api_world, part
 from kit.publishing import Rights
 from mxart.access.base import ACTIONS
 from mxart.digest import Digest
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.group import Group
 from mxart.repos.oci.format import Oci
 from mxart.store.base import FileRecord

@@ -13,7 +13,8 @@ from mxart.body import Segment
 from mxart.errors import BodyBroken, NotFound
 from mxart.message import Headers, Peer, Request, Response
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.upstream.base import Ask, Upstream
 
 _PIECE = 1 << 20

@@ -16,7 +16,8 @@ from mxart.replicate.reference import Place, parse_image, parse_place
 from mxart.replicate.source import Source
 from mxart.replicate.target import Target
 from mxart.replicate.uploading import USUAL_CHUNK, Manner
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.repos.oci.names import check_name, is_tag, shown
 from mxart.upstream.dial import Dialer
 from mxart.upstream.remote import Remote

@@ -9,9 +9,23 @@ from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Problem, RangeNotSatisfiable
 from mxart.message import Headers, Request, Response
-from mxart.repos.base import NOBODY, Caller, Repository
+from mxart.repos.base import Format, Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
-from mxart.repos.publishing import Delete, Release, Write, WrongOffset
+from mxart.repos.publishing import (
+    Cancel,
+    Delete,
+    Gone,
+    Outcome,
+    Published,
+    Release,
+    Released,
+    Stored,
+    Uploading,
+    Write,
+    WrongOffset,
+)
+from mxart.repos.roles import having
 from mxart.repos.seen import packages_seen
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
@@ -52,9 +66,23 @@ async def _write(repository: Repository, operation: Write, request: Request, cal
     try:
         outcome = await publisher.write(operation, request.body, request.trace, caller)
     except WrongOffset as problem:
-        problem.headers += repository.format.resume(problem.at, request.target)
+        problem.headers += having(repository.format.pushing).resume(problem.at, request.target)
         raise
-    return repository.format.outcome(operation, outcome, request.target)
+    return _told(repository.format, operation, outcome, request.target)
+
+
+def _told(form: Format, operation: Write, outcome: Outcome, target: str) -> Response:
+    match outcome:
+        case Uploading() | Stored() | Published():
+            return having(form.pushing).outcome(operation, outcome, target)
+        case Released():
+            assert isinstance(operation, Release), "nothing else is released"
+            return having(form.releasing).released(operation, outcome)
+        case Gone():
+            assert isinstance(operation, Delete | Cancel), "nothing else makes it go"
+            return form.gone(operation, outcome)
+        case _:
+            assert_never(outcome)
 
 
 async def _ask(
@@ -67,12 +95,12 @@ async def _ask(
             return respond_with(found, request)
         case Listing():
             listed = await _listed(repository, operation, request, caller)
-            headers, data = repository.format.render(operation, listed, request.target)
+            headers, data = having(repository.format.paging).render(operation, listed, request.target)
             return _made(headers, data, listed.warning, request)
         case Referrers():
             _demand_reading(repository, operation, caller)
             referred = await repository.referrers(operation, request.trace, caller)
-            headers, data = repository.format.render_referrers(operation, referred, request.target)
+            headers, data = having(repository.format.referring).render(operation, referred, request.target)
             return _made(headers, data, referred.warning, request)
         case _:
             assert_never(operation)

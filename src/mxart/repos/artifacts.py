@@ -25,6 +25,7 @@ from mxart.message import Headers, Tap, Trace
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Artifact, Facts, Found
 from mxart.repos.remote import Remote, asked_by, flight_of
+from mxart.repos.roles import having
 from mxart.store.base import Joined, Origin, Sink, Unjudged
 
 _JUDGES = 4  # threads of one repository that read whole files, in one worker
@@ -181,7 +182,8 @@ class _Name:
         remote, artifact = self._remote, self._artifact
         try:
             # Not abandoned when cancelled: the file is in use until the thread is back.
-            checksum = await trio.to_thread.run_sync(remote.format.judge, artifact, unjudged, limiter=self._judges)
+            judge = having(remote.format.judging).judge
+            checksum = await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
             await remote.verify(artifact, checksum)
         except (UpstreamUnavailable, UpstreamTimeout):
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mxart.message import Trace
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.desk import Desk
 from mxart.repos.operations import File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.relay import Relay

@@ -245,7 +245,10 @@ class Documents:
         return False
 
     async def _inspect(self, document: Document, facts: Facts, data: bytes) -> Inspection:
-        inspect = partial(self._remote.format.inspect, document.package, facts, data)
+        pushing = self._remote.format.pushing
+        if pushing is None:  # nothing of this format says anything about other files
+            return Inspection()
+        inspect = partial(pushing.inspect, document.package, facts, data)
         return await trio.to_thread.run_sync(inspect) if len(data) > _LONG else inspect()
 
     async def _record(self, document: Document, record: FileRecord) -> None:

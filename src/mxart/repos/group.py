@@ -29,7 +29,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, Format, Repository
+from mxart.repos.base import Format, Repository
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.operations import (
     Artifact,
     Blob,
@@ -44,6 +45,7 @@ from mxart.repos.operations import (
 )
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import cut
+from mxart.repos.roles import having
 from mxart.repos.seen import packages_seen
 
 
@@ -212,7 +214,7 @@ class Group:
         trace.outcome = _foremost(outcomes, trace)
         answers = [one.content for one in found if isinstance(one.content, bytes)]
         assert len(answers) == len(found), "a document's content is bytes"
-        return found[self.format.choose(document, answers)]
+        return found[having(self.format.choosing).choose(document, answers)]
 
     def _ask_for_login(self, operation: File, caller: Caller) -> None:
         """Before nobody in particular is told of a failure, by HEAD: raise Unauthorized where a login may help.

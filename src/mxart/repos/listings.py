@@ -11,6 +11,7 @@ from mxart.message import Trace
 from mxart.repos.lists import MAX_PAGE, Fetched, Lists, Pages
 from mxart.repos.operations import Listed, Listing
 from mxart.repos.remote import Remote
+from mxart.repos.roles import having
 
 MEDIA_TYPE = "application/vnd.mxartifact.names.v1+json"
 
@@ -55,7 +56,7 @@ class _Names:
         while True:
             async with remote.open(remote.ask_page(operation, following), trace) as reply:
                 data = await remote.read(reply, MAX_PAGE)
-                page = remote.format.page(operation, reply.headers, data)
+                page = having(remote.format.paging).page(operation, reply.headers, data)
                 origin = reply.origin
             names.update(page.names)
             following = page.following

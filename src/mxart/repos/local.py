@@ -9,11 +9,13 @@ from dataclasses import replace
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, Format
+from mxart.repos.base import Format
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.local_publishing import LocalPublisher
 from mxart.repos.operations import Blob, Descriptor, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import MAX_PAGE
+from mxart.repos.roles import having
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord
 
@@ -155,13 +157,14 @@ class Local:
         """What stands for the best version."""
         generation = self._stock.catalog.generation()
         versions = self._all(document.package)
-        guide = self.format.guide(document, versions)
+        choosing = having(self.format.choosing)
+        guide = choosing.guide(document, versions)
         if guide is None:
             return None
         known = self._shelf.look(guide.path)
         found = await self._shelf.take(guide, known, now) if known is not None else None
         said = found.content if found is not None and isinstance(found.content, bytes) else b""
-        best = self._shelf.look(self.format.best(document, versions, said).path)
+        best = self._shelf.look(choosing.best(document, versions, said).path)
         if best is None:
             return None
         return await self._shelf.take(document, replace(best, generation=generation), now)
@@ -174,13 +177,14 @@ class Local:
 
     async def _listed(self, document: Document, trace: Trace) -> Found | None:
         """A list of referrers under the name that stands in for it, for clients that do not ask for referrers."""
-        operation = self.format.fallback(document)
-        if operation is None:
+        referring = self.format.referring
+        operation = referring.fallback(document) if referring is not None else None
+        if referring is None or operation is None:
             return None
         referred = await self.referrers(operation, trace)
         if not referred.descriptors:
             return None
-        headers, data = self.format.render_referrers(operation, referred, "")
+        headers, data = referring.render(operation, referred, "")
         media_type = headers.get("content-type") or ""
         record = FileRecord(self.name, document.package, document.path, Digest.of(data), len(data), media_type)
         return self._shelf.describe(document, record, data, size=len(data))

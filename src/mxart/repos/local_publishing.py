@@ -23,7 +23,8 @@ from mxart.conditional import permits
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, PreconditionFailed, Problem, TooLarge, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
-from mxart.repos.base import Caller, Format
+from mxart.repos.base import Format
+from mxart.repos.callers import Caller
 from mxart.repos.operations import Facts
 from mxart.repos.publishing import (
     Append,
@@ -44,6 +45,7 @@ from mxart.repos.publishing import (
     WrongOffset,
 )
 from mxart.repos.releasing import Releases
+from mxart.repos.roles import having
 from mxart.repos.stock import MAX_DOCUMENT, Stock, etag_of
 from mxart.store.base import FileRecord, Upload, UploadState, UploadUnknown
 from mxart.store.published import Condition, Holder, Incomplete, Need, Occupied, Publication, TooDeep, Unmet, Vanished
@@ -209,7 +211,7 @@ class LocalPublisher:
         judge = partial(self._judge, operation, data)
         path, facts, inspection = await trio.to_thread.run_sync(judge) if len(data) > _LONG else judge()
         digest = facts.digest
-        assert digest is not None, "Format.accept sets it"
+        assert digest is not None, "Pushing.accept sets it"
         self._stock.publications.demand_room(self.name, digest, len(data))
         record = FileRecord(
             self.name, operation.package, path, digest, len(data), facts.media_type, created=self._clock()
@@ -233,8 +235,9 @@ class LocalPublisher:
         return Published(digest, tuple(tag for tag, _ in operation.tags), subject)
 
     def _judge(self, operation: Publish, data: bytes) -> tuple[str, Facts, Inspection]:
-        path, facts = self._format.accept(operation, data)
-        return path, facts, self._format.inspect(operation.package, facts, data)
+        pushing = having(self._format.pushing)
+        path, facts = pushing.accept(operation, data)
+        return path, facts, pushing.inspect(operation.package, facts, data)
 
     async def _settle(self, publication: Publication, data: bytes, *, replace: bool) -> None:
         digest = publication.record.digest

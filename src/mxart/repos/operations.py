@@ -21,7 +21,7 @@ class Document:
     the repository's ttl; `tag` is set when its name is a moving name of a version.  `digest` is set when
     the name itself tells the digest.  `head` says that only its head is asked for.  `kept`, here and below: what is not
     kept already is not wanted, so nothing is fetched for it.  `small`: to fetch it costs no more than to ask whether it
-    has changed.  `chosen`: each repository of a group may have its own, and the best of them is wanted (Format.choose).
+    has changed.  `chosen`: each repository of a group may have its own, and the best of them is wanted (Choosing).
     `credential`, here and below, is what upstream is shown instead of our own credentials.
     """
 
@@ -57,7 +57,7 @@ class Blob:
 class Artifact:
     """A file of any size, streamed while it arrives, that never changes; its name does not tell its digest.
 
-    A module's zip, a jar, a crate.  Nobody has the last of it before it was judged (Format.judge, Verifier).  `head` as
+    A module's zip, a jar, a crate.  Nobody has the last of it before it was judged (Judging, Verifier).  `head` as
     for a Blob.
     """
 

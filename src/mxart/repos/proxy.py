@@ -12,10 +12,11 @@ import trio
 from mxart.access.base import ANYBODY
 from mxart.errors import NotFound, UpstreamUnavailable
 from mxart.message import Trace
-from mxart.repos.base import NOBODY, Caller, Format, Verifier
+from mxart.repos.base import Format
+from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.counter import Counter
 from mxart.repos.operations import Artifact, Document, File, Found, Listed, Listing, Referred, Referrers
-from mxart.repos.remote import Remote, Rules
+from mxart.repos.remote import Remote, Rules, Verifier
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream

@@ -8,15 +8,13 @@ module's description) whole, with everything that becomes true with them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, RequestBody, Trace
+from mxart.repos.callers import Caller
 from mxart.store.published import Need, Referrer
-
-if TYPE_CHECKING:  # whose operations include these
-    from mxart.repos.base import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Publish a file of any size, this request's body, that its format judges as a whole: see Format.release.
+    """Publish a file of any size, this request's body, that its format judges as a whole: see roles.Releasing.
 
     It never changes once it is published.  It has at most `most` bytes.  `package` and `path` "": only the file itself
     tells them; `version`, if it is told, has to be that of the file.

@@ -19,11 +19,11 @@ import trio
 from mxart.domains import registrable_domain
 from mxart.errors import NotFound, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.base import Referring
 from mxart.repos.lists import MAX_PAGE, Fetched, Lists, Pages
 from mxart.repos.operations import Descriptor, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.repos.referring import cut
 from mxart.repos.remote import Remote
+from mxart.repos.roles import Referring, having
 from mxart.repos.stock import MAX_DOCUMENT
 from mxart.upstream.base import Reply
 
@@ -70,8 +70,7 @@ class _Origin:
     async def fetch(
         self, operation: Referrers, trace: Trace, held: Fetched[Descriptor] | None = None
     ) -> Fetched[Descriptor]:
-        referring = self._remote.format.referring
-        assert referring is not None, "a format that asks for referrers has them"
+        referring = having(self._remote.format.referring)
         if not self._lacks():
             found = await self._by_api(referring, operation, trace)
             if found is not None:
@@ -151,15 +150,14 @@ class _Origin:
     def keeps_none(self, operation: Referrers) -> bool:
         """For what is kept here itself: there is no end of digests that a stranger may ask about."""
         remote = self._remote
-        assert remote.format.referring is not None, "a format that asks for referrers has them"
-        return remote.stock.catalog.file(remote.name, remote.format.referring.about(operation).path) is not None
+        about = having(remote.format.referring).about(operation)
+        return remote.stock.catalog.file(remote.name, about.path) is not None
 
     def encode(self, items: tuple[Descriptor, ...]) -> bytes:
         return b"[" + b",".join(item.json for item in items) + b"]"
 
     def decode(self, data: bytes) -> tuple[Descriptor, ...]:
-        referring = self._remote.format.referring
-        assert referring is not None, "a format that asks for referrers has them"
+        referring = having(self._remote.format.referring)
         return tuple(referring.read(bytes(item)) for item in msgspec.json.decode(data, type=list[msgspec.Raw]))
 
 

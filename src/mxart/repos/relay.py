@@ -28,12 +28,13 @@ import trio
 
 from mxart.errors import Forbidden, NotFound, Problem, Unauthorized, UpstreamDenied
 from mxart.message import Trace
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.denials import Denials
 from mxart.repos.desk import Desk
 from mxart.repos.flights import Flights, free_turn
 from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Referred, Referrers
 from mxart.repos.remote import Remote, flight_of
+from mxart.repos.roles import having
 from mxart.repos.verdicts import Verdicts
 from mxart.upstream.base import Ask
 from mxart.upstream.challenge import parse_challenges, render
@@ -252,8 +253,7 @@ def _question(remote: Remote, operation: Document | Blob | Artifact | Listing | 
     """The smallest question that tells whether one may see this."""
     if isinstance(operation, Referrers):
         # Not for the list: where it is unknown to upstream, everybody is told so, whoever he is.
-        assert remote.format.referring is not None, "a format that asks for referrers has them"
-        return remote.ask(remote.format.referring.about(operation), "HEAD")
+        return remote.ask(having(remote.format.referring).about(operation), "HEAD")
     if isinstance(operation, Listing):
         return remote.ask_page(operation, None)  # few registries know a HEAD for lists
     return remote.ask(operation, "HEAD")

@@ -19,8 +19,10 @@ import trio
 from mxart.digest import Digest
 from mxart.errors import Conflict, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
-from mxart.repos.base import Caller, Format
+from mxart.repos.base import Format
+from mxart.repos.callers import Caller
 from mxart.repos.publishing import Judgement, Release, Released
+from mxart.repos.roles import having
 from mxart.repos.stock import Stock
 from mxart.store.base import FileRecord, Unjudged, Upload
 from mxart.store.published import Condition, Publication, Unmet, Vanished
@@ -71,9 +73,10 @@ class Releases:
 
     async def _settle(self, operation: Release, upload: Upload, caller: Caller) -> Released:
         now = self._clock()
+        release = having(self._format.releasing).release
 
         def look(unjudged: Unjudged) -> tuple[Digest, Judgement]:
-            return unjudged.digest, self._format.release(operation, unjudged, now)
+            return unjudged.digest, release(operation, unjudged, now)
 
         digest, judgement = await upload.review(look)
         caller.grants.demand("publish", self._name, judgement.package)

@@ -15,6 +15,7 @@ import trio
 
 from mxart.repos.base import Format
 from mxart.repos.operations import Facts
+from mxart.repos.roles import having
 from mxart.repos.stock import MAX_DOCUMENT, Stock
 from mxart.store.base import FileRecord
 from mxart.store.published import Need, Publication, Vanished
@@ -52,7 +53,9 @@ async def _relink(record: FileRecord, format: Format, stock: Stock) -> None:  # 
     data = await stock.blobs.read(record.digest, MAX_DOCUMENT)
     if data is None:
         return
-    inspection = format.inspect(record.package, Facts(record.digest, len(data), record.media_type), data)
+    inspection = having(format.pushing).inspect(
+        record.package, Facts(record.digest, len(data), record.media_type), data
+    )
     if not inspection.needs and inspection.referrer is None:
         return
     immutable = f"{record.path.rpartition('/')[0]}/{record.digest}"

@@ -7,15 +7,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import trio
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Trace
-from mxart.repos.base import Format, Verifier
-from mxart.repos.operations import Artifact, Blob, Document, Facts, File, Listing
+from mxart.repos.base import Format
+from mxart.repos.operations import Artifact, Blob, Document, Facts, File, Found, Listing
+from mxart.repos.roles import having
 from mxart.repos.stock import Shelf, Stock
 from mxart.store.base import FileRecord, Origin
 from mxart.upstream.base import Ask, Reply, Upstream
@@ -46,6 +47,25 @@ class Rules:
     def hold(self) -> float:
         """How long a failure to revalidate is not tried again."""
         return min(self.ttl, _HOLD)
+
+
+class Verifier(Protocol):
+    """Whoever knows what upstream's files must be, by another's word than upstream's: a checksum database."""
+
+    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+        """Return if these bytes are the right ones, or if there is nobody to ask about them: a private package.
+
+        `checksum` is what the format says of them.  Raises UpstreamFailed if they are not, and UpstreamUnavailable or
+        UpstreamTimeout where that cannot be told now: then they are asked about again, later.
+        """
+        ...
+
+    async def answer(self, document: Document, remote: Remote, trace: Trace) -> Found | None:
+        """What it says itself, where that is what was asked for; None: this is a document of upstream's.
+
+        `remote` is whose request it is: its shelf, and whether anybody may be asked.  Raises as Repository.file does.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class Remote:
 
     def ask_page(self, listing: Listing, following: str | None) -> Ask:
         """The question for a page of a list, as whoever is to be asked as."""
-        return self.shown(self.format.ask_page(listing, following), listing.credential)
+        return self.shown(having(self.format.paging).ask_page(listing, following), listing.credential)
 
     def shown(self, ask: Ask, credential: str) -> Ask:
         """A question with a caller's credentials; where they are relayed, a denial counts before all else."""

@@ -9,7 +9,8 @@ import trio
 
 from mxart.access.base import ANYBODY
 from mxart.message import Trace
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.repos.operations import Listed, Listing
 
 _AT_ONCE = 200  # names that are judged before others have their turn: some milliseconds

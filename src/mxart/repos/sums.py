@@ -35,7 +35,7 @@ _log = logging.getLogger("mxart.sumdb")
 
 @dataclass(frozen=True, slots=True)
 class NoSums:
-    """`sumdb = "off"`: upstream is believed, and clients ask the database elsewhere. See base.Verifier."""
+    """`sumdb = "off"`: upstream is believed, and clients ask the database elsewhere. See remote.Verifier."""
 
     async def verify(self, operation: Document | Artifact, checksum: str) -> None:
         """Nobody is asked."""
@@ -47,7 +47,7 @@ class NoSums:
 
 
 class Sums:
-    """See base.Verifier. One database, as one repository's proxy sees it."""
+    """See remote.Verifier. One database, as one repository's proxy sees it."""
 
     def __init__(self, key: VerifierKey, private: Private, remote: Remote, ways: Sequence[Way]) -> None:
         """`remote` is the repository's own; `ways` lead to the database."""

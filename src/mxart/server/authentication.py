@@ -23,7 +23,7 @@ from mxart.access.credentials import API_PREFIX, LOGIN_PREFIX, ShownToken, holds
 from mxart.access.directory import Directory
 from mxart.access.people import UNBOUNDED, Token, User
 from mxart.message import Headers, Request
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.server.grants import Granted
 from mxart.server.guesses import Guesses
 from mxart.server.names import Names

@@ -18,7 +18,8 @@ from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Format, Repository
+from mxart.repos.base import Format, Repository
+from mxart.repos.callers import Caller
 from mxart.repos.operations import Static
 from mxart.server import metrics as series
 from mxart.server.authentication import Identity

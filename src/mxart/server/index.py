@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from mxart.body import Body
 from mxart.errors import BadRequest, MethodNotAllowed, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Request, Response
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.remote import asked_by
 from mxart.upstream.base import Ask, Reply, Upstream
 

@@ -28,7 +28,7 @@ from mxart.errors import (
     UnsupportedMediaType,
 )
 from mxart.message import Headers, Request, Response
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.web.openapi import Document, ProblemDetails, document
 from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Record, Table, operation
 from mxart.web.prefix import PREFIX

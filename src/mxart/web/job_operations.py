@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.web.jobs import Job, Jobs
 from mxart.web.operations import Asked, Needs, Nothing, Operation, Paged, Record, operation, when
 

@@ -26,7 +26,7 @@ from msgspec import Meta, Struct
 from mxart.access.base import Action
 from mxart.errors import BadRequest
 from mxart.message import Request
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 
 MAX_PAGE = 1000
 

@@ -19,7 +19,8 @@ from mxart.errors import BadRequest, Forbidden, NotFound
 from mxart.replicate.engine import Outcome
 from mxart.replicate.reference import Place, parse_image
 from mxart.replicate.run import Choice, allowed_target, from_repository, wishes_of
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.upstream.dial import Dialer
 from mxart.upstream.tokens import Credentials
 from mxart.web.job_operations import JobShown

@@ -14,7 +14,7 @@ from msgspec import Meta
 from mxart.access.base import ACTIONS
 from mxart.config import Repository as Settings
 from mxart.message import Request
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.repos.seen import judged
 from mxart.web.operations import ANYBODY, Asked, Nothing, Operation, Paged, Record, operation
 from mxart.web.shelves import RepositoryName, Shelves

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mxart.config import Repository as Settings
 from mxart.errors import NotFound
-from mxart.repos.base import Caller
+from mxart.repos.callers import Caller
 from mxart.store.contents import Contents
 
 RepositoryName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", description="A repository's name.")]

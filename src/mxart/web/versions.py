@@ -12,7 +12,8 @@ from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound
 from mxart.message import Headers, Request
 from mxart.repos.answers import answer
-from mxart.repos.base import Caller, Repository
+from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.store.contents import KeptTag, KeptVersion
 from mxart.web.operations import Asked, Needs, Nothing, Operation, Paged, Record, operation, when
 from mxart.web.shelves import PackageName, RepositoryName, Shelves

@@ -6,48 +6,36 @@ Paths within a repository are the protocol's own, with upper-case letters as `!a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.digest import Digest
-from mxart.errors import Problem, UpstreamFailed
+from mxart.errors import Problem
 from mxart.message import Headers, Response
-from mxart.repos.go import discovery, documents, writes
+from mxart.repos.go import discovery, documents, listings, writes, zips
 from mxart.repos.go.errors import TEXT, word
 from mxart.repos.go.paths import escape
-from mxart.repos.go.requests import Wanted, is_cached_only, parse, read
+from mxart.repos.go.requests import PLAIN, SAFE, Wanted, is_cached_only, parse, read
 from mxart.repos.go.sums import Asked, SumsDocument
-from mxart.repos.go.versions import latest
-from mxart.repos.go.zips import BadModule, check_zip, mod_hash
+from mxart.repos.go.zips import mod_hash
 from mxart.repos.operations import (
     Artifact,
     Blob,
     Document,
     Facts,
     File,
-    Listed,
     Listing,
     Operation,
-    Page,
-    Referred,
     Referrers,
     Static,
 )
-from mxart.repos.publishing import Inspection, Judgement, Outcome, Publish, Release, Uploading, Write
-from mxart.store.base import Unjudged
+from mxart.repos.publishing import Cancel, Delete, Gone
 from mxart.upstream.base import Ask
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
 _JSON = "application/json"
 _TYPES = {"info": _JSON, "latest": _JSON, "mod": TEXT, "zip": "application/zip", "list": TEXT}
-# What cmd/go leaves as it is in a path; the `!` goes as `%21`, as from there.
-_SAFE = "/$&+=:@"
-_PLAIN = Headers((("accept-encoding", "identity"),))
-# Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
-_MAX_REMEMBERED = 512
 
 
 class Go:
@@ -55,7 +43,12 @@ class Go:
 
     name = "go"
     lasting_tags = True
+    paging = listings.Versions()
+    judging = zips.Judge()
+    choosing = listings.Latest()
     referring = None
+    pushing = None
+    releasing = writes.Releases()
 
     # requests
 
@@ -65,8 +58,7 @@ class Go:
             return Static(found)
         if method not in ("GET", "HEAD"):
             return writes.parse(method, path)
-        wanted = _remembered(path) if len(path) <= _MAX_REMEMBERED else parse(path)
-        return _operation(wanted, head=method == "HEAD", kept=is_cached_only(path, headers))
+        return _operation(parse(path), head=method == "HEAD", kept=is_cached_only(path, headers))
 
     def path_of(self, package: str, reference: str) -> str:
         return f"/{quote(escape(package))}/@v/{quote(escape(reference))}.zip"
@@ -77,11 +69,11 @@ class Go:
     # upstream
 
     def ask(self, operation: File, method: str) -> Ask:
-        return Ask(method, quote(operation.path, safe=_SAFE), _PLAIN)
+        return Ask(method, quote(operation.path, safe=SAFE), PLAIN)
 
     def ask_login(self) -> Ask:
         """Servers of modules that have users ask for them everywhere."""
-        return Ask("GET", "", _PLAIN)
+        return Ask("GET", "", PLAIN)
 
     def facts(self, operation: File, headers: Headers) -> Facts:
         documents.refuse_foreign(headers, operation.subject)
@@ -89,14 +81,14 @@ class Go:
         return Facts(
             digest=None,
             size=int(length) if length is not None and length.isdigit() and len(length) < 19 else None,
-            media_type=_TYPES[_wanted(operation.path).kind],
+            media_type=_TYPES[read(operation.path).kind],
             etag=headers.get("etag") or "",
             last_modified=headers.get("last-modified") or "",
         )
 
     def check(self, document: Document, headers: Headers, data: bytes) -> Facts:
         facts = self.facts(document, headers)
-        wanted = _wanted(document.path)
+        wanted = read(document.path)
         documents.check(wanted, data)
         return Facts(
             digest=Digest.of(data),
@@ -107,14 +99,6 @@ class Go:
             checksum=mod_hash(data) if wanted.kind == "mod" else "",
         )
 
-    def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
-        wanted = _wanted(artifact.path)
-        try:
-            return check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
-        except BadModule as error:
-            message = f"upstream's zip of {wanted.module}@{wanted.version} is refused: {error}"
-            raise UpstreamFailed(message, subject="zip") from None
-
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         return None
 
@@ -123,17 +107,6 @@ class Go:
             return ()
         base = operation.path.rpartition(".")[0]
         return tuple(f"{base}.{kind}" for kind in ("info", "mod", "zip"))
-
-    def choose(self, document: Document, answers: Sequence[bytes]) -> int:
-        found = [documents.version(data) for data in answers]
-        return found.index(latest(found))
-
-    def ask_page(self, listing: Listing, following: str | None) -> Ask:
-        return Ask("GET", quote(listing.path, safe=_SAFE), _PLAIN)
-
-    def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
-        documents.refuse_foreign(headers, listing.subject)
-        return Page(documents.versions(data, listing.subject), None)
 
     # answers
 
@@ -144,47 +117,11 @@ class Go:
             ("x-content-type-options", "nosniff"),
         )
 
-    def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
-        text = "".join(f"{version}\n" for version in writes.listed(listed.names))
-        return Headers((("content-type", TEXT),)), text.encode()
-
-    def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
-        raise NotImplementedError("`parse` makes no Referrers")
-
-    def fallback(self, document: Document) -> Referrers | None:
-        return None
-
-    def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
-        version = writes.guide(versions)
-        return _of_version(document.package, version, "mod") if version else None
-
-    def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
-        return _of_version(document.package, writes.best(versions, guide), "info")
-
-    # writes
-
-    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
-        return writes.release(operation, unjudged, now)
-
-    def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
-        raise NotImplementedError("`parse` makes no Publish")
-
-    def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
-        return Inspection()
-
-    def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:
-        return writes.outcome(outcome)
-
-    def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
-        return ()
+    def gone(self, operation: Delete | Cancel, outcome: Gone) -> Response:
+        return writes.deleted()
 
     def word(self, problem: Problem) -> Response:
         return word(problem)
-
-
-def _of_version(module: str, version: str, kind: str) -> Document:
-    path = f"{escape(module)}/@v/{escape(version)}.{kind}"
-    return Document(module, path, kind, mutable=False, small=True)
 
 
 def _operation(wanted: Wanted | Asked, *, head: bool, kept: bool) -> Operation:
@@ -204,12 +141,3 @@ def _operation(wanted: Wanted | Asked, *, head: bool, kept: bool) -> Operation:
         case "info" | "mod":
             lasting = wanted.is_lasting
             return Document(module, path, wanted.kind, mutable=not lasting, head=head, kept=kept, small=True)
-
-
-# Builds ask for the same few names over and over.
-_remembered = lru_cache(maxsize=4096)(parse)
-_read = lru_cache(maxsize=4096)(read)
-
-
-def _wanted(path: str) -> Wanted:
-    return _read(path) if len(path) <= _MAX_REMEMBERED else read(path)

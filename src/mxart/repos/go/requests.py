@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +23,9 @@ Kind = Literal["list", "latest", "info", "mod", "zip"]
 
 # The longest path that is looked at; names on disks have at most 4096 bytes.
 MAX_PATH = 4096
+# What cmd/go leaves as it is in a path; the `!` goes as `%21`, as from there.
+SAFE = "/$&+=:@"
+PLAIN = Headers((("accept-encoding", "identity"),))
 CACHED_ONLY = "/cached-only/"
 _FILE = re.compile(r"(?P<version>.+)\.(?P<kind>info|mod|zip)\Z")
 
@@ -45,8 +49,21 @@ class Wanted:
         return self.kind in ("info", "mod", "zip") and is_canonical(self.module, self.version)
 
 
+# Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
+_MAX_REMEMBERED = 512
+
+
 def parse(path: str) -> Wanted | Asked:
     """What is asked for by the path of a URL, still escaped. Raises BadRequest, NotFound."""
+    return _remembered(path) if len(path) <= _MAX_REMEMBERED else _parse(path)
+
+
+def read(path: str) -> Wanted:
+    """The same by a path without percent escapes, as it is called in the catalog."""
+    return _remembered_read(path) if len(path) <= _MAX_REMEMBERED else _read(path)
+
+
+def _parse(path: str) -> Wanted | Asked:
     if len(path) > MAX_PATH:
         raise BadRequest(f"the path is longer than {MAX_PATH} characters", subject="module")
     path = path.removeprefix(CACHED_ONLY) if path.startswith(CACHED_ONLY) else path.removeprefix("/")
@@ -54,8 +71,7 @@ def parse(path: str) -> Wanted | Asked:
     return sums.read(path) if path.startswith("sumdb/") else read(path)
 
 
-def read(path: str) -> Wanted:
-    """The same by a path without percent escapes, as it is called in the catalog."""
+def _read(path: str) -> Wanted:
     if path.endswith("/@latest"):
         return Wanted("latest", _module(path.removesuffix("/@latest")), path)
     escaped, found, name = path.partition("/@v/")
@@ -110,3 +126,8 @@ def _unquoted(path: str) -> str:
         raise BadRequest(f"{shown(path)} holds an escape that no module path needs", subject="module")
     # What is not UTF-8 comes out as characters that no path has.
     return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+# Builds ask for the same few names over and over.
+_remembered = lru_cache(maxsize=4096)(_parse)
+_remembered_read = lru_cache(maxsize=4096)(_read)

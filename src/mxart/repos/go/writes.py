@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -24,9 +23,9 @@ from mxart.repos.go.paths import escape, shown
 from mxart.repos.go.requests import Wanted, read
 from mxart.repos.go.requests import parse as parse_path
 from mxart.repos.go.sums import Asked
-from mxart.repos.go.versions import is_pseudo, is_version, latest, major, order, pseudo_time
+from mxart.repos.go.versions import major, pseudo_time
 from mxart.repos.go.zips import MAX_ZIP, BadModule, check_zip
-from mxart.repos.publishing import Delete, Derived, Gone, Judgement, Outcome, Release, Released, Write
+from mxart.repos.publishing import Delete, Derived, Judgement, Release, Released, Write
 from mxart.store.base import Unjudged
 
 MAX_MOD = 4 << 20
@@ -66,22 +65,30 @@ def _refuse_incompatible(version: str) -> None:
         raise BadRequest(message, subject="version")
 
 
-def release(operation: Release, unjudged: Unjudged, now: float) -> Judgement:
-    """See Format.release."""
-    name = "a module"
-    try:
-        wanted = read(operation.path or _path_within(unjudged.file, unjudged.size, operation.version))
-        name = f"{wanted.module}@{wanted.version}"
-        _refuse_incompatible(wanted.version)
-        checksum = check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
-        mod = _mod(unjudged.file, unjudged.size, wanted)
-    except (BadModule, BadArchive) as error:
-        raise BadRequest(f"this is no zip of {name}: {error}", subject="zip") from None
-    base = wanted.path.removesuffix(".zip")
-    info = json.dumps({"Version": wanted.version, "Time": _time(wanted.version, now)}, separators=(",", ":")).encode()
-    derived = (Derived(f"{base}.mod", TEXT, mod), Derived(f"{base}.info", "application/json", info))
-    # The version's own name is no path that anybody can ask for.
-    return Judgement(wanted.module, wanted.path, checksum, "application/zip", (wanted.version, base), derived)
+class Releases:
+    """See roles.Releasing."""
+
+    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
+        name = "a module"
+        try:
+            wanted = read(operation.path or _path_within(unjudged.file, unjudged.size, operation.version))
+            name = f"{wanted.module}@{wanted.version}"
+            _refuse_incompatible(wanted.version)
+            checksum = check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
+            mod = _mod(unjudged.file, unjudged.size, wanted)
+        except (BadModule, BadArchive) as error:
+            raise BadRequest(f"this is no zip of {name}: {error}", subject="zip") from None
+        base = wanted.path.removesuffix(".zip")
+        info = json.dumps(
+            {"Version": wanted.version, "Time": _time(wanted.version, now)}, separators=(",", ":")
+        ).encode()
+        derived = (Derived(f"{base}.mod", TEXT, mod), Derived(f"{base}.info", "application/json", info))
+        # The version's own name is no path that anybody can ask for.
+        return Judgement(wanted.module, wanted.path, checksum, "application/zip", (wanted.version, base), derived)
+
+    def released(self, operation: Release, outcome: Released) -> Response:
+        word = "published" if outcome.new else "published before, the same"
+        return _text(201 if outcome.new else 200, f"{word}: {outcome.checksum}\n")
 
 
 def _path_within(file: BinaryIO, size: int, version: str) -> str:
@@ -131,36 +138,11 @@ def _time(version: str, now: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
 
 
-def outcome(outcome: Outcome) -> Response:
-    """How a write ended."""
-    match outcome:
-        case Released(checksum=checksum, new=new):
-            return _text(201 if new else 200, f"{'published' if new else 'published before, the same'}: {checksum}\n")
-        case Gone():
-            return _text(200, "deleted\n")
-        case _:
-            raise NotImplementedError("`parse` makes nothing that ends so")
+def deleted() -> Response:
+    """See Format.gone."""
+    return _text(200, "deleted\n")
 
 
 def _text(status: int, text: str) -> Response:
     fields = (("content-type", TEXT), ("cache-control", "no-store"))
     return Response(status, Headers(fields), Body((text.encode(),)))
-
-
-def guide(versions: Sequence[str]) -> str:
-    """The version whose go.mod says which ones are retracted: the newest; "" if there is none."""
-    return latest(versions)
-
-
-def best(versions: Sequence[str], mod: bytes) -> str:
-    """The latest version that was not retracted; the latest at all if every one was. There is at least one."""
-    try:
-        said = gomod.read(mod)
-    except ValueError:
-        return latest(versions)
-    return latest(version for version in versions if not said.retracts(version)) or latest(versions)
-
-
-def listed(versions: Sequence[str]) -> list[str]:
-    """In the order of a list, which names no commits."""
-    return sorted((version for version in versions if is_version(version) and not is_pseudo(version)), key=order)

@@ -10,8 +10,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from mxart.errors import UpstreamFailed
 from mxart.repos.go.archives import BadArchive, Entry, entries, pieces
 from mxart.repos.go.paths import check_file_path, fold, shown
+from mxart.repos.go.requests import read
+from mxart.repos.operations import Artifact
+from mxart.store.base import Unjudged
 
 MAX_ZIP = 500 << 20
 """Bytes of a module's zip, and of what is in it."""
@@ -25,6 +29,18 @@ _MAX_NODES = 500_000  # files and folders, each once: what takes some hundred me
 
 class BadModule(ValueError):
     """A zip is not that of this module and version; the text says why."""
+
+
+class Judge:
+    """See roles.Judging."""
+
+    def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
+        wanted = read(artifact.path)
+        try:
+            return check_zip(unjudged.file, unjudged.size, wanted.module, wanted.version)
+        except BadModule as error:
+            message = f"upstream's zip of {wanted.module}@{wanted.version} is refused: {error}"
+            raise UpstreamFailed(message, subject="zip") from None
 
 
 def check_zip(file: BinaryIO, size: int, path: str, version: str) -> str:

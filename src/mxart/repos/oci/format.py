@@ -7,38 +7,31 @@ Paths within a repository are the API's own without `/v2/`: `library/alpine/mani
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import parse_qs, quote
-
-import msgspec
+from urllib.parse import quote
 
 from mxart.body import Body
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, Problem, UpstreamFailed
 from mxart.message import Headers, Response
-from mxart.repos.oci import manifests, media, referrers, writes
+from mxart.repos.oci import listings, media, referrers, writes
 from mxart.repos.oci.errors import VERSION, word
-from mxart.repos.oci.links import following
-from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, shown, unescape
+from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, scope, shown, unescape
 from mxart.repos.operations import (
     Artifact,
     Blob,
     Document,
     Facts,
     File,
-    Listed,
     Listing,
     Operation,
-    Page,
-    Referred,
     Referrers,
     Static,
 )
-from mxart.repos.publishing import Inspection, Judgement, Outcome, Publish, Release, Uploading, Write
-from mxart.store.base import Unjudged
+from mxart.repos.publishing import Cancel, Delete, Gone
 from mxart.upstream.base import Ask
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
@@ -51,7 +44,6 @@ _MAX_PATH = 2048
 # Longer requests than ordinary ones are parsed each time: memory is not for strangers to fill.
 _MAX_REMEMBERED = 512
 _CATALOG_PAGE = 1000
-_FALLBACK = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 _PING = Response(
     200, Headers((("content-type", "application/json"), ("cache-control", "no-cache"), VERSION)), Body((b"{}",))
@@ -59,19 +51,17 @@ _PING = Response(
 _JSON = "application/json"
 
 
-class _TagList(msgspec.Struct):
-    tags: list[str] | None = None
-
-
-_tag_list = msgspec.json.Decoder(_TagList)
-
-
 class Oci:
     """See repos.base.Format. `upstreams` are the mirrors' URLs; they decide whether `alpine` is `library/alpine`."""
 
     name = "oci"
     lasting_tags = False
+    paging = listings.Names()
+    judging = None  # every name of a large file tells its digest
+    choosing = None
     referring = referrers.Pointers()
+    pushing = writes.Pushes()
+    releasing = None
 
     def __init__(self, upstreams: Iterable[str] = ()) -> None:
         self._library = is_docker_hub(upstreams)
@@ -103,7 +93,7 @@ class Oci:
         fields = [("accept-encoding", "identity")]
         if isinstance(operation, Document):
             fields.append(("accept", media.ACCEPT))
-        return Ask(method, f"v2/{operation.path}", Headers(fields), _scope(operation.package))
+        return Ask(method, f"v2/{operation.path}", Headers(fields), scope(operation.package))
 
     def ask_login(self) -> Ask:
         """The ping (Docker Registry HTTP API V2, "API Version Check")."""
@@ -146,39 +136,11 @@ class Oci:
             last_modified=headers.get("last-modified") or "",
         )
 
-    def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
-        raise NotImplementedError("every name of a large file tells its digest here: `parse` makes no Artifact")
-
-    def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
-        raise NotImplementedError("`parse` makes no Release")
-
-    def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
-        return None  # no name stands for the best of others
-
-    def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
-        return document
-
     def pinned(self, document: Document, digest: Digest) -> Document | None:
         return _manifest(document.package, digest)
 
     def together(self, operation: File) -> tuple[str, ...]:
         return ()  # what a manifest needs is named by digest
-
-    def choose(self, document: Document, answers: Sequence[bytes]) -> int:
-        return 0  # a group asks in order
-
-    def ask_page(self, listing: Listing, following: str | None) -> Ask:
-        # No `n`: some registries refuse one above their limit, all of them page by Link.
-        path = f"v2/{listing.path}" + (f"?{following}" if following else "")
-        fields = Headers((("accept", _JSON), ("accept-encoding", "identity")))
-        return Ask("GET", path, fields, _scope(listing.package))
-
-    def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
-        try:
-            tags = _tag_list.decode(data).tags
-        except (msgspec.MsgspecError, RecursionError):
-            raise UpstreamFailed("upstream's answer is not a list of tags", subject="name") from None
-        return Page(tuple(tags or ()), following(headers.get_all("link")))
 
     # answers
 
@@ -191,46 +153,8 @@ class Oci:
             ("x-content-type-options", "nosniff"),
         )
 
-    def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:
-        """The name and the link to the next page are the caller's own, with any prefix of the router's, and `ns`."""
-        path, _, query = target.partition("?")
-        fields = [("content-type", _JSON), VERSION]
-        if listed.more and listed.names and listing.limit:
-            link = f"{path}?n={listing.limit}&last={quote(listed.names[-1], safe='')}"
-            for namespace in parse_qs(query).get("ns", [])[:1]:
-                link += f"&ns={quote(namespace, safe='')}"
-            fields.append(("link", f'<{link}>; rel="next"'))
-        if listing.of == "packages":
-            return Headers(fields), msgspec.json.encode({"repositories": listed.names})
-        name = unescape(path).removeprefix("/v2/").removesuffix("/tags/list")
-        return Headers(fields), msgspec.json.encode({"name": name, "tags": listed.names})
-
-    def render_referrers(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
-        return referrers.render(operation, referred, target)
-
-    def fallback(self, document: Document) -> Referrers | None:
-        """The tag that stands for a list of referrers (distribution-spec, "Referrers Tag Schema").
-
-        Of longer digests it holds a part only.
-        """
-        if _FALLBACK.match(document.tag) is None:
-            return None
-        return referrers.parse(document.package, document.tag.replace("-", ":", 1), "", "", None)
-
-    # writes
-
-    def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
-        facts = manifests.accept(operation.media_type, operation.digest, data)
-        return f"{operation.package}/manifests/{facts.digest}", facts
-
-    def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
-        return manifests.inspect(package, facts, data)
-
-    def outcome(self, operation: Write, outcome: Outcome, target: str) -> Response:
-        return writes.outcome(operation, outcome, target)
-
-    def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
-        return writes.resume(at, target)
+    def gone(self, operation: Delete | Cancel, outcome: Gone) -> Response:
+        return writes.gone(operation, outcome)
 
     def word(self, problem: Problem) -> Response:
         return word(problem)
@@ -250,18 +174,18 @@ def _parse(method: str, path: str, query: str) -> Operation:
     if writes.is_upload(below):
         return writes.parse(method, below, query, Headers())
     if below == "_catalog":
-        after, limit = _paging(query)
+        after, limit = listings.read(query)
         limit = _CATALOG_PAGE if limit is None else min(limit, _CATALOG_PAGE)
         return Listing("", "_catalog", "list", "packages", after, limit)
     if below.endswith("/tags/list"):
         name = check_name(below.removesuffix("/tags/list"))
-        after, limit = _paging(query)
+        after, limit = listings.read(query)
         return Listing(name, f"{name}/tags/list", "name", "tags", after, limit)
     match = _FILE.match(below)
     if match is None:
         raise NotFound(f"the registry API has no {shown(path)} for reading", subject="route")
     if match[2] == "referrers":
-        return referrers.parse(match[1], match[3], query, *_paging(query))
+        return referrers.parse(match[1], match[3], query, *listings.read(query))
     name = check_name(match[1])
     if match[2] == "blobs":
         digest = check_digest(match[3])
@@ -281,27 +205,6 @@ _remembered = lru_cache(maxsize=2048)(_parse)
 
 def _manifest(name: str, digest: Digest) -> Document:
     return Document(name, f"{name}/manifests/{digest}", "manifest", mutable=False, digest=digest)
-
-
-def _scope(name: str) -> str:
-    return f"repository:{name}:pull"
-
-
-def _paging(query: str) -> tuple[str, int | None]:
-    """`last` and `n` of a list (distribution-spec, "Listing Tags"); other parameters mean nothing here."""
-    if not query:
-        return "", None
-    try:
-        fields = parse_qs(query, keep_blank_values=True, max_num_fields=32, errors="strict")
-    except ValueError:
-        raise BadRequest("the query cannot be read", subject="page") from None
-    last = fields.get("last", [""])[0]
-    text = fields.get("n", [""])[0]
-    if not text:
-        return last, None
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise BadRequest(f"n={shown(text)} is not a number of entries", subject="page")
-    return last, int(text)
 
 
 def _declared_digest(headers: Headers) -> Digest | None:

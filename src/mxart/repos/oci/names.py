@@ -69,3 +69,8 @@ def is_docker_hub(urls: Iterable[str]) -> bool:
 def shown(text: str) -> str:
     """Text of a stranger's, fit for a message."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def scope(name: str) -> str:
+    """What a token has to be good for to read a repository (Docker Registry Token Authentication, "scope")."""
+    return f"repository:{name}:pull"

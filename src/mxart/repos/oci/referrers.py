@@ -18,10 +18,11 @@ from mxart.message import Headers
 from mxart.repos.oci import media
 from mxart.repos.oci.errors import VERSION
 from mxart.repos.oci.links import following as next_page
-from mxart.repos.oci.names import check_digest, check_name, shown
+from mxart.repos.oci.names import check_digest, check_name, scope, shown
 from mxart.repos.operations import Descriptor, Document, NoReferrers, Referred, Referrers, ReferrersPage
 from mxart.upstream.base import Ask
 
+_FALLBACK = re.compile(r"sha256-[0-9a-f]{64}\Z")
 # A media type (RFC 6838 section 4.2), but forgiving: what is not one finds nothing.
 _TYPE = re.compile(r"[\x21-\x7e]{1,255}\Z")
 # What registries without the API say to a question for referrers, besides 200 with a page.
@@ -78,26 +79,6 @@ def parse(name: str, digest: str, query: str, after: str, limit: int | None) -> 
     return Referrers(package, path, "manifest", subject, artifact_type, after, limit)
 
 
-def render(operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
-    """An image index; the link to the next page is the caller's own, with any prefix of the router's, and `ns`."""
-    fields = [("content-type", media.INDEX), VERSION, ("x-content-type-options", "nosniff")]
-    if operation.artifact_type:
-        fields.append(("oci-filters-applied", "artifactType"))
-    if referred.more and referred.descriptors:
-        path, _, query = target.partition("?")
-        link = f"{path}?last={quote(str(referred.descriptors[-1].digest), safe=':')}"
-        if operation.limit is not None:
-            link += f"&n={operation.limit}"
-        if operation.artifact_type:
-            link += f"&artifactType={quote(operation.artifact_type, safe='/')}"
-        for namespace in parse_qs(query).get("ns", [])[:1]:
-            link += f"&ns={quote(namespace, safe='')}"
-        fields.append(("link", f'<{link}>; rel="next"'))
-    items = b",".join(item.json for item in referred.descriptors)
-    head = b'{"schemaVersion":2,"mediaType":"' + media.INDEX.encode() + b'","manifests":['
-    return Headers(fields), head + items + b"]}"
-
-
 def descriptors(data: bytes, subject: Digest | None = None) -> tuple[Descriptor, ...]:
     """What an index lists, in its order, each as it stands there. Raises ValueError with what is wrong with it.
 
@@ -128,7 +109,7 @@ def _descriptor(item: bytes) -> Descriptor:
 
 
 class Pointers:
-    """See repos.base.Referring."""
+    """See roles.Referring."""
 
     # The tag of a list (tag_of), and cosign's of before there were referrers: that and .sig, .att or .sbom.
     companions = "sha[0-9][0-9][0-9]-" + 64 * "[0-9a-f]" + "*"
@@ -137,7 +118,7 @@ class Pointers:
         path = f"v2/{operation.path}" + (f"?{following}" if following else "")
         fields = Headers((("accept", media.INDEX), ("accept-encoding", "identity")))
         # "Not there" is an answer here: it tells whether upstream has the API at all.
-        return Ask("GET", path, fields, f"repository:{operation.package}:pull", expects=_UNKNOWN)
+        return Ask("GET", path, fields, scope(operation.package), expects=_UNKNOWN)
 
     def page(self, operation: Referrers, status: int, headers: Headers, data: bytes) -> ReferrersPage | NoReferrers:
         declared = media.essence(headers.get("content-type"))
@@ -181,6 +162,34 @@ class Pointers:
 
     def read(self, json: bytes) -> Descriptor:
         return _descriptor(json)
+
+    def fallback(self, document: Document) -> Referrers | None:
+        """The tag that stands for a list of referrers (distribution-spec, "Referrers Tag Schema").
+
+        Of longer digests it holds a part only.
+        """
+        if _FALLBACK.match(document.tag) is None:
+            return None
+        return parse(document.package, document.tag.replace("-", ":", 1), "", "", None)
+
+    def render(self, operation: Referrers, referred: Referred, target: str) -> tuple[Headers, bytes]:
+        """An image index; the link to the next page is the caller's own, with any prefix of the router's, and `ns`."""
+        fields = [("content-type", media.INDEX), VERSION, ("x-content-type-options", "nosniff")]
+        if operation.artifact_type:
+            fields.append(("oci-filters-applied", "artifactType"))
+        if referred.more and referred.descriptors:
+            path, _, query = target.partition("?")
+            link = f"{path}?last={quote(str(referred.descriptors[-1].digest), safe=':')}"
+            if operation.limit is not None:
+                link += f"&n={operation.limit}"
+            if operation.artifact_type:
+                link += f"&artifactType={quote(operation.artifact_type, safe='/')}"
+            for namespace in parse_qs(query).get("ns", [])[:1]:
+                link += f"&ns={quote(namespace, safe='')}"
+            fields.append(("link", f'<{link}>; rel="next"'))
+        items = b",".join(item.json for item in referred.descriptors)
+        head = b'{"schemaVersion":2,"mediaType":"' + media.INDEX.encode() + b'","manifests":['
+        return Headers(fields), head + items + b"]}"
 
 
 def _is_refusal(data: bytes) -> bool:

@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, quote
 from mxart.digest import Digest
 from mxart.errors import BadRequest, MethodNotAllowed, UriTooLong
 from mxart.message import Headers, Response
-from mxart.repos.oci import media
+from mxart.repos.oci import manifests, media
 from mxart.repos.oci.errors import VERSION
 from mxart.repos.oci.names import MAX_NAME, check_digest, check_name, is_tag, shown, unescape
+from mxart.repos.operations import Facts
 from mxart.repos.publishing import (
     Append,
     Begin,
@@ -23,11 +24,10 @@ from mxart.repos.publishing import (
     Delete,
     Finish,
     Gone,
-    Outcome,
+    Inspection,
     Progress,
     Publish,
     Published,
-    Released,
     Stored,
     Uploading,
     Write,
@@ -163,35 +163,46 @@ def _not_allowed(method: str, allowed: str) -> MethodNotAllowed:
     return MethodNotAllowed(f"{shown(method)} is not supported here", subject="route", headers=(("allow", allowed),))
 
 
-def outcome(operation: Write, result: Outcome, target: str) -> Response:
-    """The answer. Every Location is under the name that the client used, with any prefix of the router's, and `ns`."""
-    path, _, query = target.partition("?")
-    here = _Here(path, query)
-    match result:
-        case Uploading():
-            fields = (*resume(result, target), VERSION)
-            return Response(204 if isinstance(operation, Progress) else 202, Headers(fields))
-        case Stored(digest=digest):
-            return _created(here.at(f"/blobs/{digest}"), digest)
-        case Published(digest=digest, tags=tags, subject=subject):
-            more = [("oci-tag", tag) for tag in tags if isinstance(operation, Publish) and operation.digest is not None]
-            if subject is not None:
-                more.append(("oci-subject", str(subject)))
-            return _created(here.at(f"/manifests/{digest}"), digest, *more)
-        case Gone(warning=warning):
-            told = (("warning", f'299 - "{warning}"'),) if warning else ()
-            return Response(204 if isinstance(operation, Cancel) else 202, Headers((*told, VERSION)))
-        case Released():
-            raise NotImplementedError("`parse` makes no Release")
-        case _:
-            assert_never(result)
+class Pushes:
+    """See roles.Pushing. Every Location is under the client's own name, with any prefix of the router's, and `ns`."""
+
+    def accept(self, operation: Publish, data: bytes) -> tuple[str, Facts]:
+        facts = manifests.accept(operation.media_type, operation.digest, data)
+        return f"{operation.package}/manifests/{facts.digest}", facts
+
+    def inspect(self, package: str, facts: Facts, data: bytes) -> Inspection:
+        return manifests.inspect(package, facts, data)
+
+    def outcome(self, operation: Write, outcome: Uploading | Stored | Published, target: str) -> Response:
+        path, _, query = target.partition("?")
+        here = _Here(path, query)
+        match outcome:
+            case Uploading():
+                fields = (*self.resume(outcome, target), VERSION)
+                return Response(204 if isinstance(operation, Progress) else 202, Headers(fields))
+            case Stored(digest=digest):
+                return _created(here.at(f"/blobs/{digest}"), digest)
+            case Published(digest=digest, tags=tags, subject=subject):
+                more = [
+                    ("oci-tag", tag) for tag in tags if isinstance(operation, Publish) and operation.digest is not None
+                ]
+                if subject is not None:
+                    more.append(("oci-subject", str(subject)))
+                return _created(here.at(f"/manifests/{digest}"), digest, *more)
+            case _:
+                assert_never(outcome)
+
+    def resume(self, at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
+        """`0-0` is what registries say of an empty one, too."""
+        path, _, query = target.partition("?")
+        location = _Here(path, query).at(f"/blobs/uploads/{at.upload}")
+        return (("location", location), ("range", f"0-{max(0, at.offset - 1)}"), ("docker-upload-uuid", at.upload))
 
 
-def resume(at: Uploading, target: str) -> tuple[tuple[str, str], ...]:
-    """Where an upload is found, and how far it has come. `0-0` is what registries say of an empty one, too."""
-    path, _, query = target.partition("?")
-    location = _Here(path, query).at(f"/blobs/uploads/{at.upload}")
-    return (("location", location), ("range", f"0-{max(0, at.offset - 1)}"), ("docker-upload-uuid", at.upload))
+def gone(operation: Delete | Cancel, outcome: Gone) -> Response:
+    """See Format.gone."""
+    told = (("warning", f'299 - "{outcome.warning}"'),) if outcome.warning else ()
+    return Response(204 if isinstance(operation, Cancel) else 202, Headers((*told, VERSION)))
 
 
 class _Here:
