@@ -55,6 +55,7 @@ _PURE = (
     "store/space/task.py",
     "repos/oci/*.py",
     "repos/go/*.py",
+    "repos/maven/*.py",
     "server/routes.py",
     "setup/*.py",
     "replicate/reference.py",

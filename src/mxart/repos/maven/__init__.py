@@ -1,0 +1,1 @@
+"""The format `maven`: coordinates, versions, metadata, checksums."""
