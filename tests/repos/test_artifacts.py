@@ -116,6 +116,7 @@ async def test_a_cold_artifact_is_one_get_and_a_warm_one_none(world: World, mirr
     assert [path for path, checksum in database.asked if checksum.startswith("h1:")] == [f"{BIG.base}.zip"]
     record = world.catalog.files["mirror", f"{BIG.base}.zip"]
     assert (record.package, record.digest, record.size) == ("example.com/big", Digest.of(DATA), len(DATA))
+    assert (f"{BIG.base}.zip", record.checksum) in database.asked
     assert not world.blobs.opened
 
 

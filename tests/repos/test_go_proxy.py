@@ -65,6 +65,7 @@ async def test_files_of_a_version_are_fetched_once_and_kept_for_good(world: Worl
             assert await get(world, mirror, f"{module.base}.info") == (200, module.info)
         world.clock.forward(10_000_000)
     assert len(world.upstream.asked) == 2 * len(GRAPH)
+    assert all(world.catalog.files[mirror.name, f"{module.base}.mod"].checksum.startswith("h1:") for module in GRAPH)
     assert "GET example.com/%21burnt%21wood/%21toml/@v/v1.2.0.mod" in world.upstream.asked
     assert all(ask.headers.get("accept-encoding") == "identity" for ask in world.upstream.asks)
 

@@ -13,6 +13,7 @@ import trio
 
 from mxart.digest import Digest
 from mxart.errors import ConfigError, Problem, UpstreamUnavailable
+from mxart.store import schema
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.generation import Generation
@@ -28,7 +29,7 @@ def record(path: str, digest: Digest = ONE, **changes: float | str) -> FileRecor
 
 async def test_a_file_record_comes_back_as_it_was_put_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "c"
-    first = record("x", etag='"e"', last_modified="Mon", origin="https://up", validated=9.5)
+    first = record("x", etag='"e"', last_modified="Mon", origin="https://up", validated=9.5, checksum="sha1:x")
     catalog = SqliteCatalog(path)
     await catalog.put_file(first)
     await catalog.put_file(record("y", TWO))
@@ -262,6 +263,7 @@ _KILLED = """
 import os, signal, sys, trio
 from pathlib import Path
 from mxart.digest import Digest
+from mxart.store import schema
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
 
@@ -294,3 +296,26 @@ async def test_what_was_acknowledged_before_a_kill_is_there_and_nothing_is_half(
     assert len(tags) <= len(acknowledged) + 1
     assert all(catalog.file("hub", tag) is not None for tag in tags)
     catalog.close()
+
+
+async def test_what_a_published_module_was_known_by_stood_in_the_place_of_an_upstreams_tag(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    connection = schema.connect(path)
+    for script in schema.SCHEMA.migrations[:4]:
+        connection.executescript(script)
+    connection.executescript(
+        f"""
+        PRAGMA application_id = {schema.SCHEMA.application_id};
+        PRAGMA user_version = 4;
+        INSERT INTO repositories VALUES (1, 'go-local');
+        INSERT INTO packages VALUES (1, 1, 'example.com/m');
+        INSERT INTO files VALUES (1, 1, 1, 'a.zip', '{ONE}', 1, 't', 'h1:abc=', '', '', 1.0, 0.0);
+        INSERT INTO files VALUES (2, 1, 1, 'b.zip', '{ONE}', 1, 't', 'h1:abc=', '', 'https://up', 1.0, 0.0);
+        INSERT INTO files VALUES (3, 1, 1, 'c.zip', '{ONE}', 1, 't', '"e"', '', '', 1.0, 0.0);
+        """
+    )
+    connection.close()
+    catalog = SqliteCatalog(path)
+    found = [catalog.file("go-local", f"{name}.zip") for name in "abc"]
+    assert [(item.etag, item.checksum) for item in found if item] == [("", "h1:abc="), ("h1:abc=", ""), ('"e"', "")]
+    await catalog.aclose(0.0)

@@ -164,7 +164,7 @@ class Artifacts:
 class _Name:
     """`store.base.Naming` of one artifact. `wrong` is told what is wrong with it."""
 
-    __slots__ = ("_artifact", "_judges", "_remote", "_wrong")
+    __slots__ = ("_artifact", "_checksum", "_judges", "_remote", "_wrong")
 
     def __init__(
         self, remote: Remote, artifact: Artifact, judges: trio.CapacityLimiter, wrong: Callable[[str, Problem], None]
@@ -173,6 +173,7 @@ class _Name:
         self._artifact = artifact
         self._judges = judges
         self._wrong = wrong
+        self._checksum = ""  # once it is judged
 
     def find(self) -> Digest | None:
         record = self._remote.stock.catalog.file(self._remote.name, self._artifact.path)
@@ -183,8 +184,8 @@ class _Name:
         try:
             # Not abandoned when cancelled: the file is in use until the thread is back.
             judge = having(remote.format.judging).judge
-            checksum = await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
-            await remote.verify(artifact, checksum)
+            self._checksum = await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
+            await remote.verify(artifact, self._checksum)
         except (UpstreamUnavailable, UpstreamTimeout):
             raise
         except Problem as problem:
@@ -193,5 +194,5 @@ class _Name:
 
     async def record(self, digest: Digest, size: int, headers: Headers) -> None:
         remote = self._remote
-        facts = remote.format.facts(self._artifact, headers)
+        facts = replace(remote.format.facts(self._artifact, headers), checksum=self._checksum)
         await remote.put(remote.record_of(self._artifact, digest, facts, remote.upstream.name, size))

@@ -117,8 +117,13 @@ class Format(Protocol):
 
     # Answers
 
-    def fields(self, operation: File, digest: Digest | None, media_type: str) -> tuple[tuple[str, str], ...]:
-        """The header fields that tell a client what it gets, in lower case. `digest` as in Found."""
+    def fields(
+        self, operation: File, digest: Digest | None, media_type: str, checksum: str
+    ) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell a client what it gets, in lower case.
+
+        `digest` as in Found, `checksum` as in FileRecord; "" while a file is still arriving.
+        """
         ...
 
     def gone(self, operation: Delete | Cancel, outcome: Gone) -> Response:

@@ -210,6 +210,7 @@ class Documents:
             origin=origin,
             created=known.record.created if known is not None and known.record.digest == digest else now,
             validated=now,
+            checksum=facts.checksum,
         )
         with remote.tolerant(document.path):
             if await self._name(document, facts, record, data) and (found := await self._again(document, now)):

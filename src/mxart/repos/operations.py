@@ -122,7 +122,8 @@ Operation = File | Listing | Referrers | Static | Write
 class Facts:
     """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent.
 
-    `checksum` is what a Verifier knows these bytes by, in the format's own notation; "" if none is asked about them.
+    `checksum` is what the format's clients, or a Verifier, know these bytes by, in the format's own notation; "" if
+    nothing.  It is kept with the file (FileRecord).
     """
 
     digest: Digest | None

@@ -103,7 +103,7 @@ class Releases:
             digest,
             size,
             judgement.media_type,
-            etag=judgement.checksum,
+            checksum=judgement.checksum,
             created=now,
         )
         return await self._publish(operation, judgement, record, tuple(beside))
@@ -133,11 +133,11 @@ class Releases:
         record = self._stock.catalog.file(self._name, judgement.path)
         if record is None:
             return None
-        if record.etag == judgement.checksum:
+        if record.checksum == judgement.checksum:
             return Released(judgement.checksum, new=False)
         raise Conflict(
             f"{judgement.package} {judgement.tag[0]} is published already, with other content, and never changes: "
             "publish this as a new version",
             subject=operation.subject,
-            detail=f"here is {record.etag}, this is {judgement.checksum}",
+            detail=f"here is {record.checksum}, this is {judgement.checksum}",
         )

@@ -174,6 +174,7 @@ class Remote:
             origin=origin,
             created=now,
             validated=now,
+            checksum=facts.checksum,
         )
 
     async def put(self, record: FileRecord) -> None:

@@ -193,27 +193,27 @@ class Shelf:
         # RFC 7234 section 5.5. A fresh copy shows no Age: it would make every second's answer a new one,
         # and with no-cache nobody computes with it.
         age = (("warning", warning), ("age", str(max(0, int(now - record.validated))))) if warning else ()
-        return self._answer(operation, record.digest, record.media_type, last_modified, content, size, age)
+        return self._answer(operation, record, last_modified, content, size, age)
 
     def announce(self, artifact: Artifact, facts: Facts, content: Source | None, size: int | None) -> Found:
         """One that is not kept, by what upstream says of it: nobody need know its digest yet."""
         last_modified = _http_date(facts.last_modified, 0.0)
-        return self._answer(artifact, facts.digest, facts.media_type, last_modified, content, size, ())
+        return self._answer(artifact, facts, last_modified, content, size, ())
 
     def _answer(
         self,
         operation: File,
-        digest: Digest | None,
-        media_type: str,
+        known: FileRecord | Facts,
         last_modified: str,
         content: bytes | Source | None,
         size: int | None,
         age: tuple[tuple[str, str], ...],
     ) -> Found:
+        digest = known.digest
         etag = etag_of(digest) if digest is not None else ""
         mutable = isinstance(operation, Document) and operation.mutable
         fields = [
-            *self._format.fields(operation, digest, media_type),
+            *self._format.fields(operation, digest, known.media_type, known.checksum),
             ("cache-control", self._moving if mutable else self._lasting),
         ]
         if etag:

@@ -272,11 +272,12 @@ class FileRecord:
     digest: Digest
     size: int
     media_type: str
-    etag: str = ""  # upstream's validators, as sent; of what was published here its checksum, if its format has one
+    etag: str = ""  # upstream's validators, as sent
     last_modified: str = ""
     origin: str = ""  # URL of the mirror it came from; "" if it was published here
     created: float = 0.0  # when these bytes were first seen under this name
     validated: float = 0.0  # when upstream last confirmed it; meaningless for immutable files
+    checksum: str = ""  # what its format's clients know these bytes by, in the format's notation; "" if nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,17 @@ from mxart.store.base import FileRecord
 
 RECORDS = """
     SELECT r.name, p.name, f.path, f.digest, f.size, f.media_type, f.etag, f.last_modified, f.origin, f.created,
-           f.validated
+           f.validated, f.checksum
     FROM files f JOIN repositories r ON r.id = f.repository JOIN packages p ON p.id = f.package"""
 """The beginning of a statement that finds what `as_record` reads."""
 _PUT_FILE = """
     INSERT INTO files (repository, package, path, digest, size, media_type, etag, last_modified, origin, created,
-                       validated)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                       validated, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (repository, path) DO UPDATE SET
         package = excluded.package, digest = excluded.digest, size = excluded.size, media_type = excluded.media_type,
         etag = excluded.etag, last_modified = excluded.last_modified, origin = excluded.origin,
-        created = excluded.created, validated = excluded.validated
+        created = excluded.created, validated = excluded.validated, checksum = excluded.checksum
     RETURNING id"""
 _PUT_VERSION = """
     INSERT INTO versions (package, name, digest, created) VALUES (?, ?, ?, ?)
@@ -60,6 +60,7 @@ def put_file(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
             record.origin,
             record.created,
             record.validated,
+            record.checksum,
         ),
     ).fetchall()
     db.execute("DELETE FROM missing WHERE repository = ? AND path = ?", (record.repository, record.path))

@@ -135,6 +135,11 @@ _MIGRATIONS = (
         PRIMARY KEY (repository, path, key)
     ) STRICT, WITHOUT ROWID;
     """,
+    # What clients know a file by. That of a published module stood where an upstream's entity tag stands.
+    """
+    ALTER TABLE files ADD COLUMN checksum TEXT NOT NULL DEFAULT '';
+    UPDATE files SET checksum = etag, etag = '' WHERE origin = '' AND etag LIKE 'h1:%';
+    """,
 )
 
 SCHEMA = database.Schema(

@@ -110,7 +110,9 @@ class Go:
 
     # answers
 
-    def fields(self, operation: File, digest: Digest | None, media_type: str) -> tuple[tuple[str, str], ...]:
+    def fields(
+        self, operation: File, digest: Digest | None, media_type: str, checksum: str
+    ) -> tuple[tuple[str, str], ...]:
         return (
             ("content-type", media_type),
             # A stranger's bytes: no browser may guess that it is a page.

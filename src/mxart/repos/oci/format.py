@@ -144,7 +144,9 @@ class Oci:
 
     # answers
 
-    def fields(self, operation: File, digest: Digest | None, media_type: str) -> tuple[tuple[str, str], ...]:
+    def fields(
+        self, operation: File, digest: Digest | None, media_type: str, checksum: str
+    ) -> tuple[tuple[str, str], ...]:
         return (
             ("content-type", media_type or media.BLOB),
             ("docker-content-digest", str(digest)),
