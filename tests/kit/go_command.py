@@ -12,7 +12,21 @@ from urllib.parse import unquote
 
 from kit.client_base import clean_environment
 from kit.modules import Module, lay_out
-from kit.servers import Service, free_port, nginx, program
+from kit.servers import Service, free_port, missing, nginx, program
+
+GO_VERSIONS = ("1.21", "1.24", "1.27")
+"""Of the commands that `make go` installs (tests/go-versions.txt): before and after GOAUTH came and the rule about what
+is vendored changed, both with 1.24, and the newest."""
+
+_TOOLCHAINS = Path(__file__).parents[2] / ".go"
+
+
+def go_program(version: str = "") -> str:
+    """Where a go command is; "": the newest, or what the machine has. As `program` where there is none."""
+    found = sorted(_TOOLCHAINS.glob(f"{version or GO_VERSIONS[-1]}.*/go/bin/go"))
+    if found:
+        return str(found[-1])
+    return missing(f"go {version} is not installed: make go") if version else program("go")
 
 
 class Refused(Exception):
@@ -33,15 +47,22 @@ class Downloaded:
 
 
 class GoCommand:
-    """The go command in a new module. `proxy` is its GOPROXY; `ca` all that it trusts;
+    """The go command in a new module. `proxy` is its GOPROXY; `ca` all that it trusts; `version` one of `GO_VERSIONS`;
     `within` is a command that runs others."""
 
     def __init__(
-        self, folder: Path, proxy: str, ca: Path | None = None, *, within: Sequence[str] = (), **variables: str
+        self,
+        folder: Path,
+        proxy: str,
+        ca: Path | None = None,
+        *,
+        within: Sequence[str] = (),
+        version: str = "",
+        **variables: str,
     ) -> None:
         self.work = folder / "work"
         self.work.mkdir(parents=True)
-        self._command = [*within, program("env"), f"--chdir={self.work}", program("go")]
+        self._command = [*within, program("env"), f"--chdir={self.work}", go_program(version)]
         (self.work / "go.mod").write_text("module example.com/mine\n\ngo 1.16\n")
         kept = {key: value for key, value in clean_environment(folder / "home", ca).items() if key[:2] != "GO"}
         self.env = kept | {
@@ -71,7 +92,7 @@ class GoCommand:
         return done.stdout
 
     def logs_in(self, address: str, user: str, password: str) -> None:
-        """Lines of ~/.netrc, which the go command shows over TLS only; from 1.24 on they have to name the port."""
+        """Lines of ~/.netrc, which the go command shows over TLS only; some before 1.21 want no port in them."""
         file = Path(self.env["HOME"]) / ".netrc"
         machines = (address, address.partition(":")[0])
         file.write_text("".join(f"machine {name} login {user} password {password}\n" for name in machines))

@@ -33,16 +33,17 @@ _DEBIAN = "/usr/sbin:/usr/bin:/sbin:/bin"
 def program(name: str) -> str:
     """Where a program is, Debian's own before any other. Skips the test without it, or fails it under `REQUIRED`."""
     found = shutil.which(name, path=_DEBIAN) or shutil.which(name)
-    return found if found is not None else _missing(f"{name} is not installed")
+    return found if found is not None else missing(f"{name} is not installed")
 
 
 def need_root() -> None:
     """Container runtimes and namespaces want root."""
     if os.geteuid() != 0:
-        _missing("this needs root")
+        missing("this needs root")
 
 
-def _missing(why: str) -> NoReturn:
+def missing(why: str) -> NoReturn:
+    """Skip the test, or fail it under `REQUIRED`."""
     if os.environ.get(REQUIRED):
         pytest.fail(f"{why}, and {REQUIRED} is set")
     pytest.skip(why)

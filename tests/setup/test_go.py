@@ -61,4 +61,4 @@ def test_a_port_is_named_as_each_go_command_wants_it() -> None:
     plan = CLIENTS["go"].plan("mirror", server(configured(""), "https://box.test:8443", _CA), Kept())
     said = "\n".join(plan.notes)
     assert "machine box.test:8443 login" in said
-    assert "before Go 1.24 that line names no port: machine box.test login" in said
+    assert "some Go before 1.21 wants no port in that line: machine box.test login" in said

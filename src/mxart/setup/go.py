@@ -33,5 +33,5 @@ def _notes(server: Server) -> list[str]:
         return [*notes, "over plain http the go command shows nobody's password: modules that need one need https"]
     notes.append(f"with a user, in ~/.netrc (mode 600): machine {server.authority} login USER password TOKEN")
     if server.authority != server.host:
-        notes.append(f"before Go 1.24 that line names no port: machine {server.host} login USER password TOKEN")
+        notes.append(f"some Go before 1.21 wants no port in that line: machine {server.host} login USER password TOKEN")
     return notes
