@@ -16,18 +16,19 @@ _LEVELS = {
     "store": 1,
     "upstream": 1,
     "access": 1,
-    "repos": 2,
-    "server": 3,
-    "web": 3,
-    "replicate": 3,  # copies of images elsewhere
-    "app": 4,
-    "build": 4,
+    "git": 2,  # others' git repositories: on disk, and by the ways that upstreams are reached
+    "repos": 3,
+    "server": 4,
+    "web": 4,
+    "replicate": 4,  # copies of images elsewhere
+    "app": 5,
+    "build": 5,
     "listeners": 1,  # opens sockets, serves nothing
-    "supervisor": 4,
-    "setup": 3,  # settings for clients: plans, and how a plan is written
-    "commands": 5,
-    "cli": 5,
-    "__main__": 6,
+    "supervisor": 5,
+    "setup": 4,  # settings for clients: plans, and how a plan is written
+    "commands": 6,
+    "cli": 6,
+    "__main__": 7,
 }
 _BESIDE = {"proto", "store", "upstream", "access"}
 
@@ -49,6 +50,12 @@ _PURE = (
     "server/dns_cache.py",
     "upstream/challenge.py",
     "upstream/url.py",
+    "git/url.py",
+    "git/netrc.py",
+    "git/logins.py",
+    "git/failures.py",
+    "git/references.py",
+    "git/trees.py",
     "store/paths.py",
     "store/quotas.py",
     "store/space/retention.py",

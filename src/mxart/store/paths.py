@@ -17,6 +17,13 @@
         audit/                        0700, what was written and what was denied (access.audit)
         sumdb/                        0700, our own checksum database: its keys and marks (repos.own_keys)
         sumdb/log.sqlite (-wal, -shm) 0600, its records, for ever (store.ledger)
+        git/                          0700, copies of others' git repositories: all of it can be fetched again
+            home/                     what git takes for its user's home; always empty
+            tmp/<random>              an archive or a zip under way; or a copy on its way out
+            ssh-abcd...               settings for ssh, by their digest
+            copies/abcd.../           a bare repository, by the sha256 of whose it is and its URL
+            copies/abcd....json       its branches and tags as its server last told them; its time: when it was used
+            copies/abcd....lock       flock(2) elects who fetches; whatever git runs for him holds it, too
         store/                        the store named "default", unless the configuration places it elsewhere
 
     <root of a store>/                0700, one of these for each named store
@@ -146,12 +153,55 @@ class DataPaths:
         self.jobs = data / "jobs"
         self.generation = data / "generation"
         self.gc = data / "gc"
+        self.git = data / "git"
         self.sumdb = data / "sumdb"
         self.ledger = self.sumdb / "log.sqlite"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""
         make_private(self.data)
+
+
+class GitPaths:
+    """The layout of what is copied from git servers."""
+
+    REFERENCES = ".json"
+    LOCK = ".lock"
+
+    def __init__(self, data: Path) -> None:
+        self.root = DataPaths(data).git
+        self.home = self.root / "home"
+        self.temporary = self.root / "tmp"
+        self.copies = self.root / "copies"
+
+    def name(self, owner: str, url: str) -> str:
+        """What a copy is called: one for each repository of ours, whose login is its own."""
+        return Digest.of(f"{owner}\0{url}".encode()).hex
+
+    def copy(self, name: str) -> Path:
+        """The bare repository."""
+        return self.copies / name
+
+    def references(self, name: str) -> Path:
+        """What is known of its branches and tags."""
+        return self.copies / f"{name}{self.REFERENCES}"
+
+    def lock(self, name: str) -> str:
+        """Held by whoever changes the copy."""
+        return f"{self.copies}/{name}{self.LOCK}"
+
+    def ssh(self, settings: str) -> Path:
+        """A file with these settings of ssh's."""
+        return self.root / f"ssh-{Digest.of(settings.encode()).hex[:16]}"
+
+    def scratch(self) -> Path:
+        """A new name for what is there for a moment."""
+        return self.temporary / secrets.token_hex(12)
+
+    def create(self) -> None:
+        """Make the directories. Raises ConfigError."""
+        for path in (self.root, self.home, self.temporary, self.copies):
+            make_private(path)
 
 
 class JobPaths:

@@ -6,14 +6,16 @@ folders of version control.  Blocks.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
+import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from mxart.repos.go import gomod
 
@@ -49,32 +51,67 @@ def choose(folder: Path, names: Iterable[str], mod: gomod.GoMod, licence: Path |
 
     Raises OSError.
     """
-    regular = sorted(name for name in names if _is_regular(folder / name))
+    found = [Item(name, folder / name) for name in select((name for name in names if _is_regular(folder / name)), mod)]
+    if licence is not None and _is_regular(licence) and all(item.name != "LICENSE" for item in found):
+        found.append(Item("LICENSE", licence))
+    return found
+
+
+def select(names: Iterable[str], mod: gomod.GoMod) -> list[str]:
+    """Which files of a folder are of the module at its root; only names of regular files are given."""
+    regular = sorted(names)
     nested = {
         name.rpartition("/")[0] + "/" for name in regular if "/" in name and name.rpartition("/")[2].lower() == "go.mod"
     }
-    found = [
-        Item(name, folder / name)
+    return [
+        name
         for name in regular
         if not _is_vendored(name, mended=mod.go >= _MENDED)
         and not _is_within(name, nested)
         and name != ".hg_archival.txt"
     ]
-    if licence is not None and _is_regular(licence) and all(item.name != "LICENSE" for item in found):
-        found.append(Item("LICENSE", licence))
-    return found
 
 
 def pack(items: Iterable[Item], path: str, version: str, out: BinaryIO) -> None:
     """Write the zip of a module's version. Raises OSError."""
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for item in items:
-            info = zipfile.ZipInfo(f"{path}@{version}/{item.name}", _EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            info.file_size = item.file.stat().st_size
-            with item.file.open("rb") as source, archive.open(info, "w") as target:
-                shutil.copyfileobj(source, target, 1 << 18)
+            size = item.file.stat().st_size
+            with item.file.open("rb") as source:
+                _add(archive, f"{path}@{version}/{item.name}", source, size)
+
+
+def pack_archive(
+    tar: BinaryIO, folder: str, names: Collection[str], more: Mapping[str, bytes], prefix: str, out: BinaryIO
+) -> None:
+    """The same from a tar archive of git's: of what it has in `folder` the files of these names, and `more` of others.
+
+    `prefix` is what every name in a module's zip begins with: `<module>@<version>/`.
+
+    Raises OSError, and ValueError where the archive is broken, or lacks one of them.
+    """
+    wanted = {f"{folder}/{name}" if folder else name: name for name in names}
+    try:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive, tarfile.open(fileobj=tar, mode="r|") as source:
+            for entry in source:
+                name = wanted.pop(entry.name, None) if entry.isreg() else None
+                if name is not None and (content := source.extractfile(entry)) is not None:
+                    _add(archive, prefix + name, content, entry.size)
+            for name, data in more.items():
+                _add(archive, prefix + name, io.BytesIO(data), len(data))
+    except tarfile.TarError as error:
+        raise ValueError(f"git's archive is broken: {error}") from None
+    if wanted:
+        raise ValueError(f"git's archive lacks {min(wanted)!r}")
+
+
+def _add(archive: zipfile.ZipFile, name: str, source: IO[bytes], size: int) -> None:
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    info.file_size = size
+    with archive.open(info, "w") as target:
+        shutil.copyfileobj(source, target, 1 << 18)
 
 
 def _is_regular(file: Path) -> bool:
