@@ -10,7 +10,6 @@ import re
 import msgspec
 
 from mxart.errors import UpstreamFailed
-from mxart.message import Headers
 from mxart.repos.go.paths import shown
 from mxart.repos.go.requests import Wanted
 from mxart.repos.go.versions import is_canonical, is_version
@@ -28,17 +27,6 @@ class _Info(msgspec.Struct):
 
 
 _info = msgspec.json.Decoder(_Info)
-
-
-def refuse_foreign(headers: Headers, subject: str) -> None:
-    """Raise UpstreamFailed if a head announces a page, or bytes that are packed although nobody asked for that."""
-    essence = (headers.get("content-type") or "").partition(";")[0].strip().lower()
-    if essence in ("text/html", "application/xhtml+xml"):
-        raise UpstreamFailed(f"upstream sent a web page ({essence}) instead of a {subject}", subject=subject)
-    encoding = (headers.get("content-encoding") or "").strip().lower()
-    if encoding not in ("", "identity"):
-        message = f"upstream sent a {subject} that is packed ({encoding}), and was asked for one that is not"
-        raise UpstreamFailed(message, subject=subject)
 
 
 def check(wanted: Wanted, data: bytes) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, Response
+from mxart.repos.foreign import refuse_foreign
 from mxart.repos.go import discovery, documents, listings, writes, zips
 from mxart.repos.go.errors import TEXT, word
 from mxart.repos.go.paths import escape
@@ -76,7 +77,7 @@ class Go:
         return Ask("GET", "", PLAIN)
 
     def facts(self, operation: File, headers: Headers) -> Facts:
-        documents.refuse_foreign(headers, operation.subject)
+        refuse_foreign(headers, operation.subject)
         length = headers.get("content-length")
         return Facts(
             digest=None,

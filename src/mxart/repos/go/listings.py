@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from mxart.message import Headers
+from mxart.repos.foreign import refuse_foreign
 from mxart.repos.go import documents, gomod
 from mxart.repos.go.errors import TEXT
 from mxart.repos.go.paths import escape
@@ -22,7 +23,7 @@ class Versions:
         return Ask("GET", quote(listing.path, safe=SAFE), PLAIN)
 
     def page(self, listing: Listing, headers: Headers, data: bytes) -> Page:
-        documents.refuse_foreign(headers, listing.subject)
+        refuse_foreign(headers, listing.subject)
         return Page(documents.versions(data, listing.subject), None)
 
     def render(self, listing: Listing, listed: Listed, target: str) -> tuple[Headers, bytes]:

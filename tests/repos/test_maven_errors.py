@@ -1,0 +1,74 @@
+"""Refusals as build tools show them, and the page of a directory."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mxart.errors import BadRequest, Conflict, NotFound, Problem, UpstreamUnavailable
+from mxart.message import Response
+from mxart.proto.heads import render_head
+from mxart.repos.maven.errors import word
+from mxart.repos.maven.listing import render
+
+
+def body(response: Response) -> dict[str, object]:
+    found = json.loads(b"".join(part for part in response.body.segments if isinstance(part, bytes)))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_resolver_reads_a_problem_and_the_others_the_status_line() -> None:
+    answer = word(Conflict("com.example:app:1.0 is released already, with other bytes", detail="publish 1.1"))
+    assert answer.status == 409
+    assert answer.reason == "Conflict: com.example:app:1.0 is released already, with other bytes"
+    assert answer.headers.get("content-type") == "application/problem+json"
+    assert body(answer) == {
+        "title": "Conflict",
+        "status": 409,
+        "detail": "com.example:app:1.0 is released already, with other bytes\npublish 1.1",
+    }
+
+
+def test_headers_of_a_problem_go_along() -> None:
+    answer = word(UpstreamUnavailable("come back", retry_after=2.1, headers=(("warning", "x"),)))
+    assert answer.headers.get("retry-after") == "3"
+    assert answer.headers.get("warning") == "x"
+    assert answer.headers.get("cache-control") == "no-store"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [BadRequest("a\r\nSet-Cookie: b=c"), BadRequest("ümlaut \0 \x7f \u2028"), NotFound("x" * 5000), NotFound("")],
+    ids=["lines", "signs", "long", "empty"],
+)
+def test_the_reason_is_one_line_whatever_a_stranger_wrote(problem: Problem) -> None:
+    answer = word(problem)
+    assert answer.reason.isascii()
+    assert answer.reason.isprintable()
+    assert len(answer.reason) <= 200
+    sent = render_head(
+        answer.status, answer.headers.items, 0, head=False, version="1.1", keep_alive=True, reason=answer.reason
+    )
+    assert sent.before == f"HTTP/1.1 {answer.status} {answer.reason}\r\n".encode()
+    assert body(answer)["detail"] == problem.message
+
+
+def test_a_status_without_words() -> None:
+    class Odd(Problem):
+        status = 499
+
+    assert word(Odd("why")).reason == "Error: why"
+
+
+def test_a_directory_is_a_page_with_relative_links() -> None:
+    headers, data = render("com/example", ["app/", "a b+c&d<e>/", "maven-metadata.xml"])
+    assert headers.get("content-type") == "text/html; charset=utf-8"
+    text = data.decode()
+    assert "<title>/com/example/</title>" in text
+    assert '<a href="../">../</a>' in text
+    assert '<a href="app/">app/</a>' in text
+    assert '<a href="a%20b+c%26d%3Ce%3E/">a b+c&amp;d&lt;e&gt;/</a>' in text
+    assert '<a href="maven-metadata.xml">maven-metadata.xml</a>' in text
+    assert '<a href="../">' not in render("", ["com/"])[1].decode()
