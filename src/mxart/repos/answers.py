@@ -16,10 +16,13 @@ from mxart.repos.publishing import (
     Cancel,
     Delete,
     Gone,
+    Heard,
     Outcome,
     Published,
     Release,
     Released,
+    Remark,
+    Removal,
     Stored,
     Uploading,
     Write,
@@ -52,16 +55,18 @@ async def answer(repository: Repository, operation: Operation, request: Request,
 
 
 async def _write(repository: Repository, operation: Write, request: Request, caller: Caller) -> Response:
-    publisher = repository.publisher()
-    if publisher is None:
+    publishers = repository.publishers()
+    if not publishers:
         raise MethodNotAllowed(
             f"{repository.name} is for reading only: push to a local repository, or to a group that has a publish_to",
             subject="route",
             headers=(("allow", "GET, HEAD"),),
         )
-    action: Action = "delete" if isinstance(operation, Delete) else "publish"
-    # Where only the file that comes tells what it is, that is demanded then; nobody in particular need not send it.
-    if operation.package or not caller.name or not isinstance(operation, Release):
+    fitting = (one for one in publishers if len(publishers) == 1 or one.suits(operation, caller))
+    publisher = next(fitting, publishers[0])
+    action: Action = "delete" if isinstance(operation, Delete | Removal) else "publish"
+    # Where only the body, or what is there, tells what it is, that is demanded then; nobody in particular need not try.
+    if operation.package or not caller.name or not isinstance(operation, Release | Remark | Removal):
         caller.grants.demand(action, publisher.name, operation.package)
     try:
         outcome = await publisher.write(operation, request.body, request.trace, caller)
@@ -78,7 +83,12 @@ def _told(form: Format, operation: Write, outcome: Outcome, target: str) -> Resp
         case Released():
             assert isinstance(operation, Release), "nothing else is released"
             return having(form.releasing).released(operation, outcome)
+        case Heard():
+            assert isinstance(operation, Remark), "nothing else is heard"
+            return having(form.assembling).heard(operation, outcome)
         case Gone():
+            if isinstance(operation, Removal):
+                return having(form.assembling).removed(operation)
             assert isinstance(operation, Delete | Cancel), "nothing else makes it go"
             return form.gone(operation, outcome)
         case _:

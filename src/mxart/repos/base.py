@@ -29,7 +29,7 @@ from mxart.repos.operations import (
     Referrers,
 )
 from mxart.repos.publishing import Cancel, Delete, Gone, Publisher
-from mxart.repos.roles import Choosing, Judging, Paging, Pushing, Referring, Releasing
+from mxart.repos.roles import Assembling, Choosing, Judging, Paging, Pushing, Referring, Releasing
 from mxart.upstream.base import Ask
 
 _Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
@@ -55,6 +55,8 @@ class Format(Protocol):
     def pushing(self) -> Pushing | None: ...
     @property
     def releasing(self) -> Releasing | None: ...
+    @property
+    def assembling(self) -> Assembling | None: ...
 
     # Requests and names
 
@@ -192,6 +194,6 @@ class Repository(Protocol):
         """
         ...
 
-    def publisher(self) -> Publisher | None:
-        """Who takes what is written to this repository; None: nobody, it is for reading only."""
+    def publishers(self) -> Sequence[Publisher]:
+        """Who takes what is written to this repository: the first that it suits. Nobody: it is for reading only."""
         ...

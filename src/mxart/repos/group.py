@@ -5,8 +5,8 @@ can put its own bytes under a name of the team's.  For any other package the mem
 order and the first that has it answers; the other files of the same version then come from there, whatever an earlier
 member has by then (Format.together).  "Not found" is said only if every member said so.
 
-What is pushed to a group goes to its `publish_to`, and so do deletions; the rights that count are those on that
-repository.  Two things follow for reading:
+What is pushed to a group goes to its `publish_to`, and so do deletions, to the first one that they suit where there are
+several; the rights that count are those on that repository.  Two things follow for reading:
 
 - Who signs an image of an upstream's, or attaches an SBOM to it (cosign, oras), pushes to the same name.  That must not
   take the image itself away from everybody who pulls it by the group.  So a remark on what others hold makes nobody
@@ -73,23 +73,26 @@ def building_order(groups: Mapping[str, Sequence[str]], others: Iterable[str]) -
 
 
 class Group:
-    """A repository made of others, in order. `publish_to` names the member that takes what is pushed, if any does."""
+    """A repository made of others, in order. `publish_to` names the members that take what is pushed, if any do."""
 
     def __init__(
         self,
         name: str,
         format: Format,  # noqa: A002 the word of the house
         members: Sequence[Repository],
-        publish_to: str = "",
+        publish_to: str | Sequence[str] = (),
     ) -> None:
         if not members:
             raise ConfigError(f"group {name} has no members")
         self.name = name
         self.format = format
         self._members = tuple(members)
-        self._target = next((member for member in members if member.name == publish_to), None)
-        if publish_to and (self._target is None or self._target.publisher() is None):
-            raise ConfigError(f"group {name} cannot publish to {publish_to}: name a local member")
+        by_name = {member.name: member for member in members}
+        wanted = (publish_to,) if isinstance(publish_to, str) and publish_to else tuple(publish_to)
+        for target in wanted:
+            if target not in by_name or not by_name[target].publishers():
+                raise ConfigError(f"group {name} cannot publish to {target}: name a local member")
+        self._targets = tuple(by_name[target] for target in wanted)
         self.site = next((member.site for member in members if member.site), "")
         _refuse_cycle(self, ())
 
@@ -107,15 +110,17 @@ class Group:
     def begun(self, package: str) -> bool:
         return any(member.begun(package) for member in self._members)
 
-    def publisher(self) -> Publisher | None:
-        return self._target.publisher() if self._target is not None else None
+    def publishers(self) -> Sequence[Publisher]:
+        return [publisher for target in self._targets for publisher in target.publishers()]
 
-    def _publishing(self, package: str, caller: Caller) -> Repository | None:
+    def _publishing(self, package: str, caller: Caller) -> list[Repository]:
         """Where this caller may publish the package by this group, if anywhere."""
-        publisher = self.publisher()
-        if publisher is None or not caller.grants.may("publish", publisher.name, package):
-            return None
-        return self._target
+        may = caller.grants.may
+        return [
+            target
+            for target in self._targets
+            if any(may("publish", publisher.name, package) for publisher in target.publishers())
+        ]
 
     def _candidates(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
         """Who may be asked, in order.
@@ -136,15 +141,14 @@ class Group:
 
     def _pushes(self, package: str, caller: Caller) -> bool:
         """Whether the caller, for all we know, is about to push the first version of a package."""
-        target = self._publishing(package, caller)
-        return target is not None and target.begun(package)
+        return any(target.begun(package) for target in self._publishing(package, caller))
 
     def _asked(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
         """Whose word counts, whether the caller may hear it or not."""
         package = operation.package
         head = isinstance(operation, Blob) and operation.head
-        if head and (target := self._publishing(package, caller)) is not None:
-            return (target,)
+        if head and (targets := self._publishing(package, caller)):
+            return targets
         return [member for member in self._members if member.owns(package)] or self._keeper(operation) or self._members
 
     def _keeper(self, operation: File | Listing | Referrers) -> Sequence[Repository]:
@@ -182,7 +186,7 @@ class Group:
                 absent = _closer(absent, problem, operation.subject)
                 trace.decided("%s: not in member %s", operation.path, member.name)
             except Problem as problem:
-                if member is not self._target and self._pushes(operation.package, caller):
+                if member not in self._targets and self._pushes(operation.package, caller):
                     absent = absent or NotFound(f"{operation.path} is not here yet", subject=operation.subject)
                 else:
                     failure = _first(failure, self._told(member, problem))
@@ -223,8 +227,8 @@ class Group:
         are asked: containerd.  Whoever shows a token, nobody's own too, is told the failure.
         """
         nobody = not caller.name and not caller.authorization and not caller.grants.delegated
-        if operation.head and nobody and (publisher := self.publisher()) is not None:
-            caller.grants.demand("publish", publisher.name, operation.package)
+        if operation.head and nobody and (publishers := self.publishers()):
+            caller.grants.demand("publish", publishers[0].name, operation.package)
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """The union. One member that fails without an old list to show fails it all: never silently short."""

@@ -25,7 +25,7 @@ _RELIANCE = 600.0  # seconds; far less than anybody's grace
 
 
 class Local:
-    """A repository that is its own truth. `lends`, `max_upload`: see LocalPublisher."""
+    """A repository that is its own truth. `lends`, `max_upload`, `staging`: see LocalPublisher."""
 
     site = ""
 
@@ -37,13 +37,15 @@ class Local:
         clock: Callable[[], float] = time.time,
         lends: Callable[[str], bool] = lambda repository: False,
         max_upload: int | None = None,
+        *,
+        staging: bool = False,
     ) -> None:
         self.name = name
         self.format = format
         self._stock = stock
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
-        self._publisher = LocalPublisher(name, format, stock, clock, lends, max_upload)
+        self._publisher = LocalPublisher(name, format, stock, clock, lends, max_upload, staging=staging)
         self._relied: dict[str, float] = {}  # when that was last written
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}
@@ -189,8 +191,8 @@ class Local:
         record = FileRecord(self.name, document.package, document.path, Digest.of(data), len(data), media_type)
         return self._shelf.describe(document, record, data, size=len(data))
 
-    def publisher(self) -> Publisher:
-        return self._publisher
+    def publishers(self) -> Sequence[Publisher]:
+        return (self._publisher,)
 
     def _part(self, operation: Listing, after: str, limit: int) -> list[str]:
         if operation.of == "packages":

@@ -23,6 +23,7 @@ from mxart.conditional import permits
 from mxart.digest import Digest
 from mxart.errors import BadRequest, NotFound, PreconditionFailed, Problem, TooLarge, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
+from mxart.repos.assembling import Assemblies
 from mxart.repos.base import Format
 from mxart.repos.callers import Caller
 from mxart.repos.operations import Facts
@@ -39,6 +40,8 @@ from mxart.repos.publishing import (
     Publish,
     Published,
     Release,
+    Remark,
+    Removal,
     Stored,
     Uploading,
     Write,
@@ -62,7 +65,7 @@ class LocalPublisher:
     """`Publisher` (repos.publishing) of one local repository.
 
     `lends` says of which repositories blobs may be mounted, if the caller may read them there.  `max_upload`: how many
-    bytes an upload may have, in however many requests they come; None: any number.
+    bytes an upload may have, in however many requests they come; None: any number.  `staging`: see Assemblies.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class LocalPublisher:
         clock: Callable[[], float],
         lends: Callable[[str], bool],
         max_upload: int | None = None,
+        *,
+        staging: bool = False,
     ) -> None:
         self.name = name
         self._format = format
@@ -81,6 +86,10 @@ class LocalPublisher:
         self._lends = lends
         self._max_upload = max_upload
         self._releases = Releases(name, format, stock, clock, max_upload)
+        self._assemblies = Assemblies(name, format, stock, clock, max_upload, staging=staging)
+
+    def suits(self, operation: Write, caller: Caller) -> bool:
+        return self._format.assembling is None or self._assemblies.suits(operation, caller)
 
     async def write(self, operation: Write, body: RequestBody, trace: Trace, caller: Caller) -> Outcome:
         trace.outcome = "local"
@@ -104,7 +113,13 @@ class LocalPublisher:
             case Publish():
                 return await self._publish(operation, body, trace, caller)
             case Release():
+                if self._format.assembling is not None:
+                    return await self._assemblies.publish(operation, body, trace, caller)
                 return await self._releases.publish(operation, body, trace, caller)
+            case Remark():
+                return await self._assemblies.hear(operation, body, trace, caller)
+            case Removal():
+                return await self._assemblies.remove(operation, trace, caller)
             case Delete():
                 return await self._delete(operation)
             case _:

@@ -16,6 +16,7 @@ from mxart.repos.base import Format
 from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.counter import Counter
 from mxart.repos.operations import Artifact, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.publishing import Publisher
 from mxart.repos.remote import Remote, Rules, Verifier
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.store.base import Origin
@@ -69,8 +70,9 @@ class Proxy:
         catalog = self._catalog
         return any(catalog.file(self.name, path) is not None for path in paths)
 
-    def publisher(self) -> None:
-        """Nothing is published in a proxy."""
+    def publishers(self) -> Sequence[Publisher]:
+        """Nobody: what it has is its upstream's."""
+        return ()
 
     async def admit(self, caller: Caller, trace: Trace) -> None:
         await self._counter.admit(caller, trace)

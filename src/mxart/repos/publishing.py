@@ -7,6 +7,7 @@ module's description) whole, with everything that becomes true with them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, RequestBody, Trace
 from mxart.repos.callers import Caller
+from mxart.store.changes import Change, View
 from mxart.store.published import Need, Referrer
 
 
@@ -98,7 +100,8 @@ class Release:
     """Publish a file of any size, this request's body, that its format judges as a whole: see roles.Releasing.
 
     It never changes once it is published.  It has at most `most` bytes.  `package` and `path` "": only the file itself
-    tells them; `version`, if it is told, has to be that of the file.
+    tells them; `version`, if it is told, has to be that of the file.  `sums` are what the client says it has, pairs of
+    an algorithm and hexadecimal text in lower case.
     """
 
     package: str
@@ -106,6 +109,30 @@ class Release:
     subject: str
     most: int
     version: str = ""
+    sums: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Say something of what is published: a checksum of it, a list of versions.
+
+    Nothing of this request's body, which has at most `most` bytes, is kept but what its format makes of it (see
+    roles.Assembling).  `package` "": only the body tells whose it is.
+    """
+
+    package: str
+    path: str
+    subject: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Delete what lies at `path`: a file, or everything below. What that is, and of which package, is known there."""
+
+    path: str
+    subject: str
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +149,7 @@ class Delete:
     beside: tuple[str, ...] = ()
 
 
-Write = Begin | Append | Finish | Progress | Cancel | Publish | Release | Delete
+Write = Begin | Append | Finish | Progress | Cancel | Publish | Release | Remark | Delete | Removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +179,22 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A file is published, and everybody knows it by this checksum. `new`: it was not there before."""
+    """A file is published, and everybody knows it by this checksum. `new`: it was not there before.
+
+    `path` is its name here, which may be another one than it came with; "" where it is the same.
+    """
 
     checksum: str
     new: bool
+    digest: Digest | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A remark was right. `new`: something follows from it."""
+
+    new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +204,7 @@ class Gone:
     warning: str = ""
 
 
-Outcome = Uploading | Stored | Published | Released | Gone
+Outcome = Uploading | Stored | Published | Released | Heard | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +232,31 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """Where something is published, and when, in seconds since the epoch.
+
+    `held` is set where it stays out of sight until all of it is there: the name under which the catalog has it
+    meanwhile.
+    """
+
+    repository: str
+    now: float
+    held: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What a remark comes to.
+
+    `packages`: whoever makes it has to be allowed to publish one of these, if there are any.  `decide` is given those
+    of them that he may publish; of others he is not heard.
+    """
+
+    packages: tuple[str, ...]
+    decide: Callable[[View, Spot, Container[str]], Change]
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What a small file says about others. `nests`: it may need files that need others themselves."""
 
@@ -217,6 +281,13 @@ class Publisher(Protocol):
     @property
     def name(self) -> str:
         """The repository that it ends up in: the one that the caller's rights are asked about."""
+        ...
+
+    def suits(self, operation: Write, caller: Caller) -> bool:
+        """Whether, of several repositories that might take it, this is one for it. Microseconds.
+
+        False says nothing about why: `write` does.
+        """
         ...
 
     async def write(self, operation: Write, body: RequestBody, trace: Trace, caller: Caller) -> Outcome:

@@ -23,17 +23,23 @@ from mxart.repos.operations import (
     ReferrersPage,
 )
 from mxart.repos.publishing import (
+    Heard,
+    Hearing,
     Inspection,
     Judgement,
     Publish,
     Published,
     Release,
     Released,
+    Remark,
+    Removal,
+    Spot,
     Stored,
     Uploading,
     Write,
 )
-from mxart.store.base import Unjudged
+from mxart.store.base import FileRecord, Unjudged
+from mxart.store.changes import Change, View
 from mxart.upstream.base import Ask
 
 _Role = TypeVar("_Role")
@@ -168,4 +174,40 @@ class Releasing(Protocol):
 
     def released(self, operation: Release, outcome: Released) -> Response:
         """What became of it."""
+        ...
+
+
+class Assembling(Protocol):
+    """Versions made of files that come one by one, each request by itself.
+
+    Under which name a file goes, and what changes with it, follows from what is there: whatever is said here of a View
+    is said again in the transaction that goes by it.  A format with this role judges files by its role `releasing`.
+    """
+
+    def admit(self, operation: Release | Remark, view: View, spot: Spot) -> None:
+        """Raise a Problem where it is plain before the body comes that it is not taken."""
+        ...
+
+    def place(self, operation: Release, record: FileRecord, view: View, spot: Spot) -> Change:
+        """What changes where a file that was judged comes; NOTHING where it is here already. Raises Conflict."""
+        ...
+
+    def hear(self, operation: Remark, data: bytes) -> Hearing:
+        """Read what is said. Raises BadRequest; its `decide` raises NotFound and Conflict. May be long."""
+        ...
+
+    def heard(self, operation: Remark, outcome: Heard) -> Response:
+        """What became of it."""
+        ...
+
+    def remove(self, operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
+        """The package that loses something, and what goes, with all that follows from it. Raises NotFound."""
+        ...
+
+    def removed(self, operation: Removal) -> Response:
+        """It is gone."""
+        ...
+
+    def suits(self, operation: Write, view: View, spot: Spot) -> bool:
+        """See Publisher."""
         ...

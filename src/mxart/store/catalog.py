@@ -209,6 +209,31 @@ class SqliteCatalog:
 
         await self.write(write, tell=False)
 
+    async def forget_held(self, before: float) -> int:
+        """Forget what was sent before a time to be held (store.changes) and of which the end never came.
+
+        Returns how many files that were; their bytes are swept.
+        """
+        held = "r.name GLOB '*[+]*'"
+        if not self.ask(f"SELECT 1 FROM repositories r WHERE {held} LIMIT 1", ()):  # noqa: S608  # of our own words
+            return 0
+
+        def forget(db: sqlite3.Connection) -> int:
+            mine = f"SELECT r.id FROM repositories r WHERE {held}"  # noqa: S608  # as above
+            gone = db.execute(
+                f"DELETE FROM files WHERE created < ? AND repository IN ({mine}) RETURNING package",  # noqa: S608
+                (before,),
+            ).fetchall()
+            for owner in {package for (package,) in gone}:
+                forget_empty(db, owner)
+            # With them goes what was noted of builds that will never be.
+            db.execute(
+                f"DELETE FROM repositories WHERE id IN ({mine}) AND id NOT IN (SELECT repository FROM files)"  # noqa: S608
+            )
+            return len(gone)
+
+        return await self.write(forget, tell=False)
+
     async def aclose(self, now: float) -> None:
         """Write what is pending and close. A failure to do the former is not worth failing for."""
         try:

@@ -47,6 +47,15 @@ class Change:
 NOTHING = Change()
 
 
+HELD = "+"
+"""In the name of what a repository keeps out of sight; no repository of a configuration is called so."""
+
+
+def held_name(repository: str, user: str) -> str:
+    """Under which name the catalog has what a user has sent to a repository and what is not all there yet."""
+    return f"{repository}{HELD}{user}"
+
+
 class View(Protocol):
     """What the catalog holds at one moment. Each question takes microseconds, `below` some for each file."""
 

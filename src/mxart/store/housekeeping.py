@@ -2,8 +2,8 @@
 
 A file whose lock is held belongs to somebody alive and is never touched.  Everything else below
 `tmp/` is rubbish.  A partial file is kept to be resumed, unless it is empty, too old, or has become
-a blob by another way.  An upload is kept until its client has sent nothing for a day.  All of this may run at any
-time, in several workers at once.
+a blob by another way.  An upload, or a file of a deploy that is held until its end, is kept for a day.  All of this
+may run at any time, in several workers at once.
 """
 
 from __future__ import annotations
@@ -137,6 +137,10 @@ async def keep_house(catalog: SqliteCatalog, stores: Iterable[StorePaths]) -> No
             next_clean = now + CLEAN_SECONDS
             for paths in stores:
                 await trio.to_thread.run_sync(clean, paths, now)
+            try:
+                await catalog.forget_held(now - UPLOAD_SECONDS)
+            except Problem as problem:
+                log.warning("deploys that were begun and never ended are kept: %s", problem.message)
         await trio.sleep(FLUSH_SECONDS)
         try:
             await catalog.flush(time.time())

@@ -50,6 +50,7 @@ class Go:
     referring = None
     pushing = None
     releasing = writes.Releases()
+    assembling = None
 
     # requests
 

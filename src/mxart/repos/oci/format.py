@@ -62,6 +62,7 @@ class Oci:
     referring = referrers.Pointers()
     pushing = writes.Pushes()
     releasing = None
+    assembling = None
 
     def __init__(self, upstreams: Iterable[str] = ()) -> None:
         self._library = is_docker_hub(upstreams)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mxart.store.changes import HELD
 from mxart.store.generation import Generation
 from mxart.store.schema import connect, prepare
 from mxart.store.space.task import Freed, Member
@@ -112,8 +113,10 @@ class Ledger:
         To be called before anything else, and again when a repository may have got its first file.
         """
         found: dict[str, int] = dict(self._db.execute("SELECT name, id FROM repositories").fetchall())
+        # What is held for a repository of ours (store.changes) counts for every store, as unknown ones do.
+        unknown = sorted(name for name in found.keys() - self._members.keys() if HELD not in name)
         if found == self._known:
-            return sorted(found.keys() - self._members.keys())
+            return unknown
         self._known = found
         ours = [(number, self._members[name]) for name, number in found.items() if name in self._members]
         self._db.execute("DELETE FROM collected")
@@ -126,7 +129,7 @@ class Ledger:
             "INSERT INTO elsewhere VALUES (?, ?)",
             [(store, number) for store in stores for number, member in ours if member.store != store],
         )
-        return sorted(found.keys() - self._members.keys())
+        return unknown
 
     def held(self, repository: str) -> Freed:
         """What a repository holds: its distinct files."""
