@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mxart.store.base import FileRecord, VersionRecord
-from mxart.store.changes import Change, Decide, View
+from mxart.store.changes import Change, Child, Decide, View
 from mxart.store.published import Vanished
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ class FakeView:
 
     def tag(self, repository: str, package: str, name: str) -> VersionRecord | None:
         return self._catalog.tag_names.get((repository, package), {}).get(name)
+
+    def tags(self, repository: str, package: str) -> list[VersionRecord]:
+        tags = self._catalog.tag_names.get((repository, package), {})
+        return [tags[name] for name in sorted(tags)]
+
+    def children(self, repository: str, folder: str) -> list[Child]:
+        start = f"{folder}/" if folder else ""
+        found: dict[str, Child] = {}
+        for record in self.below(repository, folder):
+            name, slash, _ = record.path.removeprefix(start).partition("/")
+            found.setdefault(name, Child(name, record.package, None if slash else record))
+        return [found[name] for name in sorted(found)]
 
     def has_package(self, repository: str, package: str) -> bool:
         return self._catalog.has_package(repository, package)

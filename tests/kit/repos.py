@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from tempfile import TemporaryFile
+from typing import IO
 
 import trio
 from msgspec.structs import replace
@@ -50,10 +52,16 @@ class MemoryFile:
     def __init__(self, growing: Growing, opened: set[MemoryFile]) -> None:
         self._growing = growing
         self._opened = opened
+        self._copy: IO[bytes] | None = None
         opened.add(self)
 
     def fileno(self) -> int:
-        raise AssertionError("these bytes are in memory only")
+        """Of a copy, made when somebody wants to read it that way; it goes with the last reader."""
+        if self._copy is None:
+            self._copy = TemporaryFile()  # noqa: SIM115 closed below
+            self._copy.write(self._growing.data)
+            self._copy.flush()
+        return self._copy.fileno()
 
     @property
     def total(self) -> int | None:
@@ -76,6 +84,9 @@ class MemoryFile:
 
     def close(self) -> None:
         self._opened.discard(self)
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
 
 
 class Growing:

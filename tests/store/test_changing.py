@@ -183,3 +183,21 @@ async def test_a_change_is_told_and_nothing_is_not(tmp_path: Path) -> None:
     assert not await changes.change(lambda view: NOTHING, lambda: False)
     await catalog.aclose(0.0)
     generation.close()
+
+
+async def test_a_folder_has_what_lies_right_below_it_however_much_that_is(shop: Shop) -> None:
+    files = [record(f"org/app/{number}/app-{number}.jar") for number in range(30)]
+    files += [record("org/app-x/1/a.jar", package="org/app-x"), record("org/app.jar"), record("org/app0/1/b.jar")]
+    await shop.put(*files, record("zoo.txt", package=""), tags=(("1", record("org/app/1")), ("7", record("org/7"))))
+    view = shop.changes.view()
+    assert [(child.name, child.record is None) for child in view.children("own", "")] == [
+        ("org", True),
+        ("zoo.txt", False),
+    ]
+    assert [child.name for child in view.children("own", "org")] == ["app", "app-x", "app.jar", "app0"]
+    assert [child.package for child in view.children("own", "org")] == ["org/app", "org/app-x", "org/app", "org/app"]
+    assert [child.name for child in view.children("own", "org/app/7")] == ["app-7.jar"]
+    assert len(view.children("own", "org/app")) == 30
+    assert view.children("own", "org/ap") == view.children("other", "") == []
+    assert [tag.name for tag in view.tags("own", "org/app")] == ["1", "7"]
+    assert view.tags("own", "org/none") == []

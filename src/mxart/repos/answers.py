@@ -11,7 +11,24 @@ from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Probl
 from mxart.message import Headers, Request, Response
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
-from mxart.repos.operations import Artifact, Blob, Document, File, Found, Listed, Listing, Operation, Referrers, Static
+from mxart.repos.computed import Given, alias_found, checksum_found, index_found, undivided
+from mxart.repos.operations import (
+    Alias,
+    Artifact,
+    Blob,
+    Checksum,
+    Computed,
+    Directory,
+    Document,
+    File,
+    Found,
+    Index,
+    Listed,
+    Listing,
+    Operation,
+    Referrers,
+    Static,
+)
 from mxart.repos.publishing import (
     Cancel,
     Delete,
@@ -34,10 +51,17 @@ from mxart.repos.seen import packages_seen
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
 
-async def answer(repository: Repository, operation: Operation, request: Request, caller: Caller = NOBODY) -> Response:
+async def answer(
+    repository: Repository,
+    operation: Operation,
+    request: Request,
+    caller: Caller = NOBODY,
+    given: Given | None = None,
+) -> Response:
     """The response to a parsed request. Raises Problems, to be worded by the repository's format.
 
-    What the operation needs is demanded of the caller's grants here, once, before the repository is asked.
+    What the operation needs is demanded of the caller's grants here, once, before the repository is asked.  `given` is
+    what connections were given before (None: nothing).
     Cancelled: nothing stays open, and a download that has begun goes on.
     """
     if isinstance(operation, Static):
@@ -47,6 +71,8 @@ async def answer(repository: Repository, operation: Operation, request: Request,
     try:
         if isinstance(operation, Write):
             return await _write(repository, operation, request, caller)
+        if isinstance(operation, Index | Computed):
+            return await _compute(repository, operation, request, caller, given or Given())
         return await _ask(repository, operation, request, caller)
     except Problem as problem:
         # Upstream does not know the format's word for what it was asked for.
@@ -95,14 +121,37 @@ def _told(form: Format, operation: Write, outcome: Outcome, target: str) -> Resp
             assert_never(outcome)
 
 
+async def _compute(
+    repository: Repository, operation: Index | Computed, request: Request, caller: Caller, given: Given
+) -> Response:
+    caller.grants.demand("read", repository.name, operation.package)
+    match operation:
+        case Index():
+            found = await index_found(repository, operation, request, caller, given)
+            return respond_with(found, undivided(request))
+        case Alias():
+            return respond_with(await alias_found(repository, operation, request, caller), request)
+        case Checksum():
+            return respond_with(await checksum_found(repository, operation, request, caller, given), request)
+        case _:
+            assert_never(operation)
+
+
 async def _ask(
-    repository: Repository, operation: File | Listing | Referrers, request: Request, caller: Caller
+    repository: Repository, operation: File | Listing | Referrers | Directory, request: Request, caller: Caller
 ) -> Response:
     match operation:
         case Document() | Blob() | Artifact():
             _demand_reading(repository, operation, caller)
             found = await repository.file(operation, request.trace, caller)
             return respond_with(found, request)
+        case Directory():
+            entries = await repository.directory(operation, request.trace, caller)
+            if not entries:  # who may see nothing is told why, rather than that there is nothing
+                caller.grants.demand("read", repository.name, operation.package)
+            browsing = having(repository.format.browsing)
+            headers, data = browsing.render_directory(operation, entries, request.target)
+            return _made(headers, data, "", request)
         case Listing():
             listed = await _listed(repository, operation, request, caller)
             headers, data = having(repository.format.paging).render(operation, listed, request.target)

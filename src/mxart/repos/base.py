@@ -9,19 +9,22 @@ it answers an `Operation` for any format and never looks inside a path.  Formats
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, Response, Trace
 from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.operations import (
-    Artifact,
-    Blob,
+    AnyRead,
+    Directory,
     Document,
+    Entry,
     Facts,
     File,
     Found,
+    Index,
+    Indexed,
     Listed,
     Listing,
     Operation,
@@ -29,10 +32,20 @@ from mxart.repos.operations import (
     Referrers,
 )
 from mxart.repos.publishing import Cancel, Delete, Gone, Publisher
-from mxart.repos.roles import Assembling, Choosing, Judging, Paging, Pushing, Referring, Releasing
+from mxart.repos.roles import (
+    Aliasing,
+    Assembling,
+    Browsing,
+    Choosing,
+    Indexing,
+    Judging,
+    Paging,
+    Pushing,
+    Referring,
+    Releasing,
+    Summing,
+)
 from mxart.upstream.base import Ask
-
-_Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
 
 class Format(Protocol):
@@ -49,6 +62,14 @@ class Format(Protocol):
     def judging(self) -> Judging | None: ...
     @property
     def choosing(self) -> Choosing | None: ...
+    @property
+    def indexing(self) -> Indexing | None: ...
+    @property
+    def aliasing(self) -> Aliasing | None: ...
+    @property
+    def summing(self) -> Summing | None: ...
+    @property
+    def browsing(self) -> Browsing | None: ...
     @property
     def referring(self) -> Referring | None: ...
     @property
@@ -81,7 +102,7 @@ class Format(Protocol):
         """
         ...
 
-    def adopt(self, operation: _Kept) -> _Kept:
+    def adopt(self, operation: AnyRead) -> AnyRead:
         """The same operation in the names that this repository's upstream uses. Idempotent."""
         ...
 
@@ -184,6 +205,20 @@ class Repository(Protocol):
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """Names, never silently short: stale and marked, or a Problem. Cancellation leaks nothing."""
+        ...
+
+    async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
+        """What there is, never silently short: stale and marked, or a Problem. Cancellation leaks nothing.
+
+        Raises NotFound only if whoever would know has said so.
+        """
+        ...
+
+    async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
+        """The names right below a path that are kept here and that the caller may see, in ASCII order.
+
+        Raises NotFound where there is nothing, whoever may see it.  Cancellation leaks nothing.
+        """
         ...
 
     async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:

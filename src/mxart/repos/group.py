@@ -25,21 +25,29 @@ before a failure of another member: it is what the client can do something about
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from mxart.access.base import ANYBODY
 from mxart.errors import ConfigError, NotFound, Problem, Unauthorized, UpstreamFailed
 from mxart.message import Trace
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
+from mxart.repos.merging import Merging
 from mxart.repos.operations import (
     Artifact,
     Blob,
     Descriptor,
+    Directory,
     Document,
+    Entry,
     File,
     Found,
+    Index,
+    Indexed,
     Listed,
     Listing,
+    Read,
     Referred,
     Referrers,
 )
@@ -93,6 +101,7 @@ class Group:
             if target not in by_name or not by_name[target].publishers():
                 raise ConfigError(f"group {name} cannot publish to {target}: name a local member")
         self._targets = tuple(by_name[target] for target in wanted)
+        self._merging = Merging(name, format.indexing) if format.indexing is not None else None
         self.site = next((member.site for member in members if member.site), "")
         _refuse_cycle(self, ())
 
@@ -122,7 +131,7 @@ class Group:
             if any(may("publish", publisher.name, package) for publisher in target.publishers())
         ]
 
-    def _candidates(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
+    def _candidates(self, operation: Read, caller: Caller) -> Sequence[Repository]:
         """Who may be asked, in order.
 
         Raises Unauthorized or Forbidden where the caller may ask nobody; so is an owned name, which then is asked
@@ -143,7 +152,7 @@ class Group:
         """Whether the caller, for all we know, is about to push the first version of a package."""
         return any(target.begun(package) for target in self._publishing(package, caller))
 
-    def _asked(self, operation: File | Listing | Referrers, caller: Caller) -> Sequence[Repository]:
+    def _asked(self, operation: Read, caller: Caller) -> Sequence[Repository]:
         """Whose word counts, whether the caller may hear it or not."""
         package = operation.package
         head = isinstance(operation, Blob) and operation.head
@@ -151,7 +160,7 @@ class Group:
             return targets
         return [member for member in self._members if member.owns(package)] or self._keeper(operation) or self._members
 
-    def _keeper(self, operation: File | Listing | Referrers) -> Sequence[Repository]:
+    def _keeper(self, operation: Read) -> Sequence[Repository]:
         """The first member that has given out a part of the same version, if any has: the rest comes from there too."""
         if not isinstance(operation, Document | Artifact) or len(self._members) == 1:
             return ()
@@ -229,6 +238,40 @@ class Group:
         nobody = not caller.name and not caller.authorization and not caller.grants.delegated
         if operation.head and nobody and (publishers := self.publishers()):
             caller.grants.demand("publish", publishers[0].name, operation.package)
+
+    async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
+        candidates = self._candidates(operation, caller)
+        if len(candidates) == 1:
+            return await self._index_of(candidates[0], operation, caller, trace)
+        asks = [partial(self._index_of, member, operation, caller) for member in candidates]
+        return await having(self._merging).index(operation, asks, trace)
+
+    async def _index_of(self, member: Repository, operation: Index, caller: Caller, trace: Trace) -> Indexed:
+        try:
+            return await member.index(operation, trace, self._as(member, caller))
+        except NotFound:
+            trace.decided("%s: not in member %s", operation.path, member.name)
+            raise
+        except Problem as problem:
+            trace.notes.append(f"{member.name}: {problem.message}")
+            raise self._told(member, problem) from None
+
+    async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
+        """The union, the first member's word first."""
+        below = replace(operation, through=(*operation.through, self.name))
+        found: dict[str, Entry] = {}
+        absent: NotFound | None = None
+        there = False
+        for member in self._asked(operation, caller):
+            try:
+                for entry in await member.directory(below, trace, self._as(member, caller)):
+                    found.setdefault(entry.name, entry)
+                there = True
+            except NotFound as problem:
+                absent = absent or problem
+        if absent is not None and not there:
+            raise absent
+        return [found[name] for name in sorted(found)]
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         """The union. One member that fails without an old list to show fails it all: never silently short."""

@@ -11,8 +11,24 @@ from mxart.errors import NotFound, Problem
 from mxart.message import Trace
 from mxart.repos.base import Format
 from mxart.repos.callers import NOBODY, Caller
+from mxart.repos.directories import entries
+from mxart.repos.indexes import Indexes
 from mxart.repos.local_publishing import LocalPublisher
-from mxart.repos.operations import Blob, Descriptor, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.operations import (
+    Blob,
+    Descriptor,
+    Directory,
+    Document,
+    Entry,
+    File,
+    Found,
+    Index,
+    Indexed,
+    Listed,
+    Listing,
+    Referred,
+    Referrers,
+)
 from mxart.repos.publishing import Publisher
 from mxart.repos.referring import MAX_PAGE
 from mxart.repos.roles import having
@@ -50,6 +66,7 @@ class Local:
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}
         self._generation: int | None = None
+        self._indexes = Indexes()
 
     def begun(self, package: str) -> bool:
         return self._stock.publications.begun(self.name, package)
@@ -121,6 +138,23 @@ class Local:
             self._relied.clear()
         self._relied[blob.path] = now
         return True
+
+    async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
+        trace.outcome = "local"
+        # The generation first: what changes after it must make what is composed now invalid.
+        generation = self._stock.catalog.generation()
+        made = self._indexes.get(operation.path, generation)
+        if made is not None:
+            return made
+        composed = having(self.format.indexing).compose(operation, self._stock.changes.view(), self.name)
+        if composed is None:
+            raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
+        data, modified = composed
+        return self._indexes.put(operation.path, generation, Indexed(data, modified=modified))
+
+    async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
+        trace.outcome = "local"
+        return await entries(self._stock, self.name, operation, caller.grants)
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         trace.outcome = "local"

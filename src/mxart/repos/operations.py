@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mxart.body import Source
 from mxart.digest import Digest
@@ -73,7 +73,7 @@ class Artifact:
 class Listing:
     """A sorted list of names: the versions' tags of a package, or the packages of the repository.
 
-    Wanted are the names after `after` in ASCII order, at most `limit` of them (None: all).  `path` is
+    AnyRead are the names after `after` in ASCII order, at most `limit` of them (None: all).  `path` is
     where a proxy keeps upstream's complete list.
     """
 
@@ -91,7 +91,7 @@ class Listing:
 class Referrers:
     """What refers to a manifest, signatures and SBOMs for instance (distribution-spec, "Listing Referrers").
 
-    `digest` is the manifest that is referred to; it need not exist.  Wanted are the descriptors of that
+    `digest` is the manifest that is referred to; it need not exist.  AnyRead are the descriptors of that
     `artifact_type` ("": of any) whose digest, as text, comes after `after`, in that order, at most `limit` of them
     (None: as many as fit into one answer).  `path` is where a proxy keeps upstream's complete list.
     """
@@ -107,6 +107,62 @@ class Referrers:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """A document that tells what there is, and so is computed: a list of versions with what belongs to them.
+
+    A local repository composes it from what its catalog holds, a proxy has upstream's own, a group merges its members'
+    (roles.Indexing).  It changes with every publication, so it is served whole or not at all, never a range of it.
+    """
+
+    package: str
+    path: str
+    subject: str
+    head: bool = False
+    credential: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name for whatever file an index says that it stands for now (roles.Aliasing)."""
+
+    package: str
+    path: str
+    subject: str
+    index: Index
+    head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """The checksum of what `of` is served as, in hexadecimal (roles.Summing). `algorithm` is one of hashlib's."""
+
+    path: str
+    subject: str
+    of: Document | Artifact | Index | Alias
+    algorithm: str
+    head: bool = False
+
+    @property
+    def package(self) -> str:
+        """That of the file."""
+        return self.of.package
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The names right below a path, which has no slash at its end and is "" for the repository's root.
+
+    A proxy tells what it keeps.  `through` are the groups that it is asked through, whose rules count, too.
+    """
+
+    package: str
+    path: str
+    subject: str
+    head: bool = False
+    through: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Static:
     """An answer that needs no bytes from anywhere, such as the ping of OCI."""
 
@@ -115,7 +171,16 @@ class Static:
 
 File = Document | Blob | Artifact
 
-Operation = File | Listing | Referrers | Static | Write
+Read = File | Listing | Referrers | Index | Directory
+"""What a repository is asked for."""
+
+Computed = Alias | Checksum
+"""What follows from what a repository is asked for, whatever kind it is."""
+
+Operation = Read | Computed | Static | Write
+
+AnyRead = TypeVar("AnyRead", bound=Read)
+"""One sort of what a repository is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +215,7 @@ class Found:
     it is still arriving, and its name does not tell.  `headers` are all that the representation is answered with,
     validators and Warning included; `last_modified` is an HTTP date or "".  `stale`: upstream could not be asked
     whether it still holds.  `ready` is the whole answer to a request without conditions or ranges, for a file in
-    memory: made once, sent often.
+    memory: made once, sent often.  `checksum` as in FileRecord.
     """
 
     digest: Digest | None
@@ -161,6 +226,7 @@ class Found:
     last_modified: str = ""
     stale: bool = False
     ready: Response | None = None
+    checksum: str = ""
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""
@@ -175,6 +241,29 @@ class Listed:
     names: Sequence[str]
     more: bool
     warning: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Indexed:
+    """An index as it is now, in bytes. One that has not changed is the same object as before.
+
+    `warning` is the Warning field's value if a part of it is stale, `modified` when it last changed, in seconds since
+    the epoch (0: nobody knows).  `found` is what it is answered with, made once, sent often.
+    """
+
+    data: bytes
+    warning: str = ""
+    modified: float = 0.0
+    found: Found | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a directory. `size` None: it is a directory itself; `modified` is in seconds since the epoch."""
+
+    name: str
+    size: int | None = None
+    modified: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

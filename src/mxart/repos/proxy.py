@@ -15,10 +15,26 @@ from mxart.message import Trace
 from mxart.repos.base import Format
 from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.counter import Counter
-from mxart.repos.operations import Artifact, Document, File, Found, Listed, Listing, Referred, Referrers
+from mxart.repos.directories import entries
+from mxart.repos.indexes import Indexes
+from mxart.repos.operations import (
+    Artifact,
+    Directory,
+    Document,
+    Entry,
+    File,
+    Found,
+    Index,
+    Indexed,
+    Listed,
+    Listing,
+    Referred,
+    Referrers,
+)
 from mxart.repos.publishing import Publisher
 from mxart.repos.remote import Remote, Rules, Verifier
-from mxart.repos.stock import Memory, Shelf, Stock
+from mxart.repos.roles import having
+from mxart.repos.stock import Memory, Shelf, Stock, seconds_of
 from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream
 
@@ -51,7 +67,8 @@ class Proxy:
         self.site = upstream.site if rules.relay != "never" else ""
         shelf = Shelf(name, format, stock)
         remote = Remote(name, format, upstream, stock, shelf, nursery, origin, rules, clock, verifier)
-        self._catalog = stock.catalog
+        self._stock = stock
+        self._indexes = Indexes()
         self._counter = Counter(remote)
         # For callers who may not have upstream asked. What is stale to them is not so to others: a memory of its own.
         stock = replace(stock, memory=Memory(_MEMORY))
@@ -67,7 +84,7 @@ class Proxy:
         return False
 
     def keeps(self, paths: Sequence[str]) -> bool:
-        catalog = self._catalog
+        catalog = self._stock.catalog
         return any(catalog.file(self.name, path) is not None for path in paths)
 
     def publishers(self) -> Sequence[Publisher]:
@@ -86,6 +103,20 @@ class Proxy:
             return await self._counter.file(operation, trace, caller)
         with self._refusing(operation, caller):
             return await self._kept.file(operation, trace, caller)
+
+    async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
+        document = having(self.format.indexing).document(operation)
+        found = await self.file(replace(document, credential=operation.credential), trace, caller)
+        made = self._indexes.get(operation.path, (found,))
+        if made is not None:
+            return made
+        assert isinstance(found.content, bytes), "a document that is asked for whole"
+        made = Indexed(found.content, found.headers.get("warning") or "", seconds_of(found.last_modified))
+        return self._indexes.put(operation.path, (found,), made)
+
+    async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
+        trace.outcome = "hit"
+        return await entries(self._stock, self.name, operation, caller.grants)
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
         operation = self.format.adopt(operation)

@@ -8,12 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from mxart.digest import Digest
 from mxart.message import Headers, Response
 from mxart.repos.operations import (
+    Alias,
     Artifact,
     Descriptor,
+    Directory,
     Document,
+    Entry,
     Facts,
+    File,
+    Index,
     Listed,
     Listing,
     NoReferrers,
@@ -95,6 +101,56 @@ class Choosing(Protocol):
 
     def best(self, document: Document, versions: Sequence[str], guide: bytes) -> Document:
         """The document that such a one stands for, by what the guide says."""
+        ...
+
+
+class Indexing(Protocol):
+    """Documents that tell what there is (Index)."""
+
+    def compose(self, index: Index, view: View, repository: str) -> tuple[bytes, float] | None:
+        """The index of what a local repository holds, and when that last changed, in seconds since the epoch.
+
+        None: there is nothing that it could tell of.  The same bytes for the same content.
+        """
+        ...
+
+    def document(self, index: Index) -> Document:
+        """Upstream's own index as a proxy fetches, checks and keeps it: mutable."""
+        ...
+
+    def merge(self, index: Index, answers: Sequence[bytes | None]) -> bytes | None:
+        """One index of those of several repositories, in their order, each checked; None for one that has none.
+
+        None: then there is none of all of them either.  There is at least one that is not None.
+        """
+        ...
+
+    def index_fields(self, index: Index, data: bytes) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell a client what it gets, in lower case, without validators."""
+        ...
+
+
+class Aliasing(Protocol):
+    """Names for what an index tells (Alias)."""
+
+    def resolve(self, alias: Alias, data: bytes) -> File | None:
+        """The file that an alias stands for by these bytes of its index; None: for none."""
+        ...
+
+
+class Summing(Protocol):
+    """Checksums of files in files of their own (Checksum)."""
+
+    def known(self, algorithm: str, digest: Digest, checksum: str) -> str:
+        """A file's checksum in hexadecimal, from what is kept of it (FileRecord); "" if that does not tell."""
+        ...
+
+
+class Browsing(Protocol):
+    """Directories (Directory)."""
+
+    def render_directory(self, directory: Directory, entries: Sequence[Entry], target: str) -> tuple[Headers, bytes]:
+        """What a client is shown, in the order of the entries; `target` as for `Paging.render`."""
         ...
 
 

@@ -8,7 +8,7 @@ name is looked up again, and the bytes are used further if it still means the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
 
 from mxart.body import Body, Source
@@ -28,6 +28,8 @@ SMALL = 64 << 10
 _NOTE_USE = 60.0
 _ENTRY_COST = 1024
 _FOREVER = float("inf")
+_LASTING = "max-age=31536000, immutable"
+_MOVING = "no-cache"
 
 
 @dataclass(slots=True)
@@ -92,12 +94,24 @@ def etag_of(digest: Digest) -> str:
 
 def _http_date(upstream: str, created: float) -> str:
     """Upstream's date where it is one, else when the bytes were first seen here."""
-    if upstream:
-        try:
-            return formatdate(parsedate_to_datetime(upstream).timestamp(), usegmt=True)
-        except (ValueError, OverflowError):
-            pass  # not a date: ours will do
-    return formatdate(created, usegmt=True) if created else ""
+    seconds = seconds_of(upstream) or created
+    return formatdate(seconds, usegmt=True) if seconds else ""
+
+
+def seconds_of(date: str) -> float:
+    """An HTTP date in seconds since the epoch; 0 for what is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp() if date else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def moving(found: Found, warning: str = "") -> Found:
+    """A file under a name that may stand for another one tomorrow."""
+    items = [(name, value.replace(_LASTING, _MOVING)) for name, value in found.headers]
+    if warning and not found.stale:
+        items.append(("warning", warning))
+    return replace(found, headers=Headers.lowered(tuple(items)), ready=None, stale=found.stale or bool(warning))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +140,7 @@ class Shelf:
         self._format = format
         self._stock = stock
         # RFC 9111 section 3.5 has caches keep no answer to credentials anyway; not all of them go by that.
-        self._lasting, self._moving = "max-age=31536000, immutable", "no-cache"
+        self._lasting, self._moving = _LASTING, _MOVING
         if private:
             self._lasting, self._moving = f"private, {self._lasting}", f"private, {self._moving}"
 
@@ -233,4 +247,5 @@ class Shelf:
             last_modified=last_modified,
             stale=bool(age),
             ready=Response(200, headers, Body((content,))) if isinstance(content, bytes) else None,
+            checksum=known.checksum,
         )

@@ -203,7 +203,7 @@ class Streams:
             try:
                 joined = await remote.stock.transfers.join(blob.digest, None, self._ours(blob, Trace()))
                 try:
-                    size = await _complete(joined.source)
+                    size = await complete(joined.source)
                 finally:
                     joined.source.close()
                 facts = remote.format.facts(blob, joined.headers)
@@ -235,7 +235,7 @@ class Streams:
         return self._remote.shelf.describe(blob, record, content, size=size)
 
 
-async def _complete(source: Source) -> int:
+async def complete(source: Source) -> int:
     """Wait until the file is whole and verified; its length. Raises BodyBroken."""
     offset = 0
     while True:

@@ -20,6 +20,7 @@ from mxart.metrics import Metrics
 from mxart.repos.answers import answer
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import Caller
+from mxart.repos.computed import Given
 from mxart.repos.operations import Static
 from mxart.server import metrics as series
 from mxart.server.authentication import Identity
@@ -85,6 +86,7 @@ class Gate:
         self._reception = reception
         self._token_pages = token_pages
         self._api = api
+        self._given = Given()
 
     async def handle(self, request: Request) -> Response:
         at = _Place()
@@ -184,7 +186,7 @@ class Gate:
             request.trace.outcome = "static"
             response = operation.response
         else:
-            response = await answer(repository, operation, request, caller)
+            response = await answer(repository, operation, request, caller, self._given)
         if to.namespace:  # distribution-spec, "Registry Proxying"
             return replace(response, headers=Headers((*response.headers, ("oci-namespace", to.namespace))))
         return response

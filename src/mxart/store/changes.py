@@ -56,6 +56,15 @@ def held_name(repository: str, user: str) -> str:
     return f"{repository}{HELD}{user}"
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A name right below a folder. `record` None: it is a folder, too; `package` is that of a file in it."""
+
+    name: str
+    package: str
+    record: FileRecord | None
+
+
 class View(Protocol):
     """What the catalog holds at one moment. Each question takes microseconds, `below` some for each file."""
 
@@ -66,6 +75,14 @@ class View(Protocol):
         ...
 
     def tag(self, repository: str, package: str, name: str) -> VersionRecord | None: ...
+
+    def tags(self, repository: str, package: str) -> list[VersionRecord]:
+        """All tags of a package, in ASCII order."""
+        ...
+
+    def children(self, repository: str, folder: str) -> list[Child]:
+        """What lies right below a folder ("": the root), by name; the tags' own records are not among it."""
+        ...
 
     def has_package(self, repository: str, package: str) -> bool: ...
 

@@ -9,20 +9,23 @@ from typing import Any
 
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.catalog import SqliteCatalog
-from mxart.store.changes import Change, Decide, View
+from mxart.store.changes import Change, Child, Decide, View
 from mxart.store.published import Vanished
 from mxart.store.quotas import UNLIMITED, Ask, Quotas
 from mxart.store.rows import RECORDS, as_digest, as_record, forget_empty, put_file, put_tag
 
 _FILE = f"{RECORDS} WHERE r.name = ? AND f.path = ?"
+_LAST = "\U0010ffff"  # and "0" comes after "/"
 _BELOW = f"""
     {RECORDS} WHERE r.name = ? AND f.path >= ? AND f.path < ?
         AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.file = f.id)
     ORDER BY f.path"""  # noqa: S608  # of our own words
+_NEXT = f"{_BELOW} LIMIT 1"
 _PACKAGE = "(SELECT p.id FROM packages p JOIN repositories r ON r.id = p.repository WHERE r.name = ? AND p.name = ?)"
 _TAG = f"""
     SELECT t.name, v.digest, f.created FROM tags t JOIN versions v ON v.id = t.version JOIN files f ON f.id = t.file
     WHERE t.package = {_PACKAGE} AND t.name = ?"""  # noqa: S608  # as above
+_TAGS = _TAG.removesuffix("AND t.name = ?") + "ORDER BY t.name"
 _HAS_PACKAGE = f"SELECT 1 FROM packages WHERE id = {_PACKAGE}"  # noqa: S608  # as above
 _NOTES = """
     SELECT n.key, n.value FROM notes n JOIN repositories r ON r.id = n.repository WHERE r.name = ? AND n.path = ?
@@ -53,12 +56,28 @@ class SqliteView:
         return as_record(rows[0]) if rows else None
 
     def below(self, repository: str, folder: str) -> list[FileRecord]:
-        after, before = (f"{folder}/", f"{folder}0") if folder else ("", "\U0010ffff")  # "0" comes after "/"
+        after, before = (f"{folder}/", f"{folder}0") if folder else ("", _LAST)
         return [as_record(row) for row in self._ask(_BELOW, (repository, after, before))]
 
     def tag(self, repository: str, package: str, name: str) -> VersionRecord | None:
         rows: list[tuple[str, str, float]] = self._ask(_TAG, (repository, package, name))
         return VersionRecord(rows[0][0], as_digest(rows[0][1]), rows[0][2]) if rows else None
+
+    def tags(self, repository: str, package: str) -> list[VersionRecord]:
+        rows: list[tuple[str, str, float]] = self._ask(_TAGS, (repository, package))
+        return [VersionRecord(name, as_digest(digest), created) for name, digest, created in rows]
+
+    def children(self, repository: str, folder: str) -> list[Child]:
+        start, before = (f"{folder}/", f"{folder}0") if folder else ("", _LAST)
+        found: list[Child] = []
+        after = start
+        # What lies below a folder is jumped over: a question for each name, however many files there are.
+        while rows := self._ask(_NEXT, (repository, after, before)):
+            record = as_record(rows[0])
+            name, slash, _ = record.path.removeprefix(start).partition("/")
+            found.append(Child(name, record.package, None if slash else record))
+            after = f"{start}{name}0" if slash else f"{record.path}\0"
+        return sorted(found, key=lambda child: child.name)
 
     def has_package(self, repository: str, package: str) -> bool:
         return bool(self._ask(_HAS_PACKAGE, (repository, package)))

@@ -6,7 +6,6 @@ Paths within a repository are the protocol's own, with upper-case letters as `!a
 
 from __future__ import annotations
 
-from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.digest import Digest
@@ -20,20 +19,17 @@ from mxart.repos.go.requests import PLAIN, SAFE, Wanted, is_cached_only, parse, 
 from mxart.repos.go.sums import Asked, SumsDocument
 from mxart.repos.go.zips import mod_hash
 from mxart.repos.operations import (
+    AnyRead,
     Artifact,
-    Blob,
     Document,
     Facts,
     File,
     Listing,
     Operation,
-    Referrers,
     Static,
 )
 from mxart.repos.publishing import Cancel, Delete, Gone
 from mxart.upstream.base import Ask
-
-_Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
 _JSON = "application/json"
 _TYPES = {"info": _JSON, "latest": _JSON, "mod": TEXT, "zip": "application/zip", "list": TEXT}
@@ -47,6 +43,10 @@ class Go:
     paging = listings.Versions()
     judging = zips.Judge()
     choosing = listings.Latest()
+    indexing = None
+    aliasing = None
+    summing = None
+    browsing = None
     referring = None
     pushing = None
     releasing = writes.Releases()
@@ -65,7 +65,7 @@ class Go:
     def path_of(self, package: str, reference: str) -> str:
         return f"/{quote(escape(package))}/@v/{quote(escape(reference))}.zip"
 
-    def adopt(self, operation: _Kept) -> _Kept:
+    def adopt(self, operation: AnyRead) -> AnyRead:
         return operation
 
     # upstream

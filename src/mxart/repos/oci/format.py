@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
-from typing import TypeVar
 from urllib.parse import quote
 
 from mxart.body import Body
@@ -21,6 +20,7 @@ from mxart.repos.oci import listings, media, referrers, writes
 from mxart.repos.oci.errors import VERSION, word
 from mxart.repos.oci.names import check_digest, check_name, is_docker_hub, is_tag, scope, shown, unescape
 from mxart.repos.operations import (
+    AnyRead,
     Artifact,
     Blob,
     Document,
@@ -28,13 +28,10 @@ from mxart.repos.operations import (
     File,
     Listing,
     Operation,
-    Referrers,
     Static,
 )
 from mxart.repos.publishing import Cancel, Delete, Gone
 from mxart.upstream.base import Ask
-
-_Kept = TypeVar("_Kept", bound=Document | Blob | Artifact | Listing | Referrers)
 
 _READS = ("GET", "HEAD")
 # The last marker splits: a name may itself hold a component "manifests".
@@ -59,6 +56,10 @@ class Oci:
     paging = listings.Names()
     judging = None  # every name of a large file tells its digest
     choosing = None
+    indexing = None
+    aliasing = None
+    summing = None
+    browsing = None
     referring = referrers.Pointers()
     pushing = writes.Pushes()
     releasing = None
@@ -82,7 +83,7 @@ class Oci:
     def path_of(self, package: str, reference: str) -> str:
         return f"/v2/{quote(package)}/manifests/{quote(reference)}"
 
-    def adopt(self, operation: _Kept) -> _Kept:
+    def adopt(self, operation: AnyRead) -> AnyRead:
         package = operation.package
         if not self._library or "/" in package or not package:
             return operation
