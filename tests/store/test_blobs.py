@@ -112,3 +112,22 @@ async def test_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
             await store.blobs.put(some_bytes(200_000))
         assert os.listdir(store.paths.temporary) == []
         assert await store.blobs.put(b"fits") == Digest.of(b"fits")
+
+
+async def test_a_blob_that_is_swept_the_moment_it_is_there_is_no_fault_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection without grace does that; whoever gives the bytes a name looks for them first."""
+    rename = os.rename
+
+    def swept(source: str, target: str) -> None:
+        rename(source, target)
+        os.unlink(target)
+
+    store = OneStore(tmp_path)
+    monkeypatch.setattr(os, "rename", swept)
+    digest = await store.blobs.put(b"of a moment")
+    assert not store.blobs.has(digest)
+    monkeypatch.undo()
+    assert await store.blobs.put(b"of a moment") == digest
+    assert store.blobs.has(digest)

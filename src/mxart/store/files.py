@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -112,7 +113,8 @@ def place(source: str, target: str) -> None:
         os.rename(source, target)
         algorithm = os.path.dirname(folder)
         above = (algorithm, os.path.dirname(algorithm))
-    os.chmod(target, 0o444)
+    with suppress(FileNotFoundError):  # swept at once, by a collection without grace: whoever would name it sees that
+        os.chmod(target, 0o444)
     # Last, and together: a file system with a journal writes all of it at the first, and leaves nothing for the others.
     for directory in (folder, *above):
         sync_directory(directory)
