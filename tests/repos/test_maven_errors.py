@@ -10,7 +10,8 @@ from mxart.errors import BadRequest, Conflict, NotFound, Problem, UpstreamUnavai
 from mxart.message import Response
 from mxart.proto.heads import render_head
 from mxart.repos.maven.errors import word
-from mxart.repos.maven.listing import render
+from mxart.repos.maven.listing import Pages
+from mxart.repos.operations import Directory, Entry
 
 
 def body(response: Response) -> dict[str, object]:
@@ -63,7 +64,8 @@ def test_a_status_without_words() -> None:
 
 
 def test_a_directory_is_a_page_with_relative_links() -> None:
-    headers, data = render("com/example", ["app/", "a b+c&d<e>/", "maven-metadata.xml"])
+    shown = (Entry("a b+c&d<e>"), Entry("app"), Entry("maven-metadata.xml", 1234, 0.0))
+    headers, data = Pages().render_directory(Directory("com/example", "com/example", "directory"), shown, "/")
     assert headers.get("content-type") == "text/html; charset=utf-8"
     text = data.decode()
     assert "<title>/com/example/</title>" in text
@@ -71,4 +73,5 @@ def test_a_directory_is_a_page_with_relative_links() -> None:
     assert '<a href="app/">app/</a>' in text
     assert '<a href="a%20b+c%26d%3Ce%3E/">a b+c&amp;d&lt;e&gt;/</a>' in text
     assert '<a href="maven-metadata.xml">maven-metadata.xml</a>' in text
-    assert '<a href="../">' not in render("", ["com/"])[1].decode()
+    assert "1970-01-01 00:00         1234" in text
+    assert '<a href="../">' not in Pages().render_directory(Directory("", "", "directory"), shown, "/")[1].decode()

@@ -44,16 +44,12 @@ def _fits(entry: str) -> bool:
     )
 
 
-def compose(packages: Iterable[str]) -> bytes | None:
-    """The file of a repository that holds these packages, as com/example/app; None if there is none to be had.
+def compose(groups: Iterable[str]) -> bytes | None:
+    """The file of a repository that holds these groups, as com/example; None if there is none to be had.
 
     Prefixes are short, as the first package of a group is not seen by those who have fetched the file before it came.
     """
-    entries = set()
-    for package in packages:
-        group = package.rpartition("/")[0] or package
-        entries.add("/" + "/".join(group.split("/")[:_DEPTH]))
-    return _render(entries)
+    return _render({"/" + "/".join(group.split("/")[:_DEPTH]) for group in groups})
 
 
 def unite(answers: Sequence[bytes | None]) -> bytes | None:

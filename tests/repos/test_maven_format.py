@@ -1,0 +1,374 @@
+"""Maven's format read through every kind: a local repository, a proxy, a group, by its clients' requests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pytest
+import trio.testing
+
+from kit.maven import ALICE, jar, listing, pom
+from kit.repos import Answer, FakeUpstream, World, body_of
+from mxart.errors import BodyBroken, UpstreamUnavailable
+from mxart.message import Response
+from mxart.repos.base import Repository
+from mxart.repos.group import Group
+from mxart.repos.local import Local
+from mxart.repos.maven import metadata
+from mxart.repos.maven.format import Maven
+from mxart.repos.maven.prefixes import MAGIC
+from mxart.repos.remote import Rules
+
+APP = "org/example/app"
+BUILD = "1.1-20240102.030405-1"
+
+
+class Bench:
+    """A local repository, two proxies of upstreams of their own, and a group of all three."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.own = Local("own", Maven(), world.stock, world.clock)
+        self.upstreams = [FakeUpstream(), FakeUpstream()]
+        rules = Rules(ttl=100.0, negative_ttl=50.0)
+        self.mirrors = [
+            world.proxy(name, upstream=upstream, form=Maven(), rules=rules)
+            for name, upstream in zip(("one", "two"), self.upstreams, strict=True)
+        ]
+        self.all = Group("all", Maven(), (self.own, *self.mirrors))
+
+    async def deploy(self, path: str, data: bytes) -> None:
+        response = await self.world.send(self.own, "PUT", f"/{path}", data, caller=ALICE)
+        assert response.status in (200, 201), await body_of(response)
+
+    def serve(self, path: str, data: bytes, *fields: tuple[str, str], number: int = 0) -> Answer:
+        made = Answer(data, [("content-length", str(len(data))), *fields])
+        self.upstreams[number].answers[path] = made
+        return made
+
+    async def get(self, where: Repository, path: str, *fields: tuple[str, str], method: str = "GET") -> Response:
+        return (await self.world.ask(where, f"/{path}", *fields, method=method))[0]
+
+    async def read(self, where: Repository, path: str) -> tuple[int, bytes]:
+        response = await self.get(where, path)
+        return response.status, await body_of(response)
+
+    async def versions(self, where: Repository, package: str = APP) -> tuple[str, ...]:
+        status, data = await self.read(where, f"{package}/maven-metadata.xml")
+        assert status == 200
+        return metadata.parse(data).versions
+
+
+@pytest.fixture
+def bench(nursery: trio.Nursery) -> Bench:
+    return Bench(World(nursery))
+
+
+def hexes(data: bytes) -> dict[str, str]:
+    return {f"x-checksum-{name}": hashlib.new(name, data).hexdigest() for name in ("md5", "sha1", "sha256", "sha512")}
+
+
+def checksums_of(response: Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers if name.startswith("x-checksum-")}
+
+
+# a repository of our own
+
+
+async def test_a_release_is_read_with_all_that_clients_look_at(bench: Bench) -> None:
+    data = jar()
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", data)
+    await bench.deploy(f"{APP}/1.0/app-1.0.pom", pom())
+    got = await bench.get(bench.own, f"{APP}/1.0/app-1.0.jar")
+    assert await body_of(got) == data
+    assert checksums_of(got) == hexes(data)
+    assert got.headers.get("content-type") == "application/java-archive"
+    assert got.headers.get("accept-ranges") == "bytes"
+    assert got.headers.get("x-content-type-options") == "nosniff"
+    assert got.headers.get("last-modified")
+    assert got.headers.get("etag")
+    head = await bench.get(bench.own, f"{APP}/1.0/app-1.0.jar", method="HEAD")
+    assert head.headers == got.headers
+    head.body.close()
+    read = await bench.get(bench.own, f"{APP}/1.0/app-1.0.pom")
+    assert read.headers.get("content-type") == "application/xml"
+    assert read.headers.get("content-security-policy") == "sandbox"
+    assert checksums_of(read) == hexes(pom())
+
+
+async def test_a_part_of_a_file_as_resolver_asks_for_it(bench: Bench) -> None:
+    data = jar()
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", data)
+    got = await bench.get(
+        bench.own,
+        f"{APP}/1.0/app-1.0.jar",
+        ("range", "bytes=10-"),
+        ("if-unmodified-since", "Fri, 01 Jan 2100 00:00:00 GMT"),
+        ("accept-encoding", "identity"),
+    )
+    assert got.status == 206
+    assert got.headers.get("content-range") == f"bytes 10-{len(data) - 1}/{len(data)}"
+    assert await body_of(got) == data[10:]
+    late = await bench.get(
+        bench.own,
+        f"{APP}/1.0/app-1.0.jar",
+        ("range", "bytes=10-"),
+        ("if-unmodified-since", "Sat, 01 Jan 2000 00:00:00 GMT"),
+    )
+    assert late.status == 412
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "sha512"])
+async def test_a_checksum_of_everything(bench: Bench, algorithm: str) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    await bench.deploy(f"{APP}/1.1-SNAPSHOT/app-{BUILD}.jar", jar("b"))
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar.asc", b"-----BEGIN PGP SIGNATURE-----\n")
+    for path in (
+        f"{APP}/1.0/app-1.0.jar",
+        f"{APP}/1.0/app-1.0.jar.asc",
+        f"{APP}/1.1-SNAPSHOT/app-{BUILD}.jar",
+        f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar",
+        f"{APP}/maven-metadata.xml",
+        f"{APP}/1.1-SNAPSHOT/maven-metadata.xml",
+        ".meta/prefixes.txt",
+    ):
+        status, data = await bench.read(bench.own, path)
+        assert status == 200, path
+        right = hashlib.new(algorithm, data).hexdigest()
+        assert await bench.read(bench.own, f"{path}.{algorithm}") == (200, right.encode()), path
+    assert (await bench.read(bench.own, f"{APP}/1.0/app-1.0.war.{algorithm}"))[0] == 404
+
+
+async def test_versions_are_told_in_mavens_order_and_never_in_part(bench: Bench) -> None:
+    for version in ("1.10", "1.9", "1.0-rc1"):
+        await bench.deploy(f"{APP}/{version}/app-{version}.pom", pom(version=version))
+    await bench.deploy(f"{APP}/1.11-SNAPSHOT/app-1.11-20240102.030405-1.pom", pom(version="1.11-SNAPSHOT"))
+    got = await bench.get(bench.own, f"{APP}/maven-metadata.xml", ("range", "bytes=3-"))
+    assert got.status == 200
+    assert got.headers.get("accept-ranges") == "none"
+    data = await body_of(got)
+    assert checksums_of(got) == hexes(data)
+    said = metadata.parse(data)
+    assert said.versions == ("1.0-rc1", "1.9", "1.10", "1.11-SNAPSHOT")
+    assert (said.group, said.artifact, said.latest, said.release) == ("org.example", "app", "1.11-SNAPSHOT", "1.10")
+    assert (await bench.read(bench.own, "org/example/other/maven-metadata.xml"))[0] == 404
+
+
+async def test_a_snapshot_by_its_build_and_by_its_name(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    newer = "1.1-20240103.000000-2"
+    await bench.deploy(f"{base}/app-{BUILD}.jar", jar("a"))
+    await bench.deploy(f"{base}/app-{BUILD}-tests.jar", jar("t"))
+    await bench.deploy(f"{base}/app-{newer}.jar", jar("b"))
+    status, data = await bench.read(bench.own, f"{base}/maven-metadata.xml")
+    assert status == 200
+    said = metadata.parse(data)
+    assert (said.find("", "jar"), said.find("tests", "jar"), said.number) == (newer, BUILD, 2)
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("b"))
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT-tests.jar") == (200, jar("t"))
+    assert (await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.war"))[0] == 404
+    alias = await bench.get(bench.own, f"{base}/app-1.1-SNAPSHOT.jar", method="HEAD")
+    alias.body.close()
+    assert checksums_of(alias) == hexes(jar("b"))
+    assert "immutable" not in (alias.headers.get("cache-control") or "")
+
+
+async def test_plugins_of_a_group_are_told_while_they_are_here(bench: Bench) -> None:
+    plugin = "org/example/site-maven-plugin"
+    await bench.deploy(f"{plugin}/1.0/site-maven-plugin-1.0.pom", pom(artifact="site-maven-plugin"))
+    said = (
+        b"<metadata><plugins><plugin><name>Site</name><prefix>site</prefix><artifactId>site-maven-plugin</artifactId>"
+    )
+    await bench.deploy("org/example/maven-metadata.xml", said + b"</plugin></plugins></metadata>")
+    status, data = await bench.read(bench.own, "org/example/maven-metadata.xml")
+    assert status == 200
+    assert metadata.parse(data).plugins == (metadata.Plugin("site", "site-maven-plugin", "Site"),)
+    gone = await bench.world.send(bench.own, "DELETE", f"/{plugin}/", caller=ALICE)
+    assert gone.status == 204
+    assert (await bench.read(bench.own, "org/example/maven-metadata.xml"))[0] == 404
+
+
+async def test_a_directory_is_read_by_people_and_by_coursier(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    await bench.deploy(f"{APP}/1.1/app-1.1.pom", pom(version="1.1"))
+    for path, names in (
+        ("", ["org/"]),
+        ("org/", ["example/"]),
+        (f"{APP}/", ["1.0/", "1.1/"]),
+        (f"{APP}/1.0/", ["app-1.0.jar"]),
+    ):
+        status, data = await bench.read(bench.own, path)
+        assert status == 200
+        assert [name for name in re.findall(r'<a href="([^"]+)"', data.decode()) if name != "../"] == names
+    assert (await bench.read(bench.own, "org/other/"))[0] == 404
+    status, data = await bench.read(bench.own, f"{APP}/1.0")
+    assert status == 404
+    assert b"directories end with a slash" in data
+
+
+async def test_prefixes_of_what_is_here(bench: Bench) -> None:
+    assert (await bench.read(bench.own, ".meta/prefixes.txt"))[0] == 404
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    await bench.deploy("junit/junit/4.0/junit-4.0.pom", pom("junit", "junit", "4.0"))
+    await bench.deploy("com/a/b/c/1.0/c-1.0.pom", pom("com.a.b", "c"))
+    assert await bench.read(bench.own, ".meta/prefixes.txt") == (
+        200,
+        f"{MAGIC}\n/com/a\n/junit\n/org/example\n".encode(),
+    )
+
+
+# an upstream's
+
+
+async def test_a_file_comes_through_a_proxy_and_stays(bench: Bench) -> None:
+    (proxy, _), data = bench.mirrors, jar()
+    bench.serve(f"{APP}/1.0/app-1.0.jar", data)
+    bench.serve(f"{APP}/1.0/app-1.0.pom", pom())
+    assert await bench.read(proxy, f"{APP}/1.0/app-1.0.jar") == (200, data)
+    assert await bench.read(proxy, f"{APP}/1.0/app-1.0.pom") == (200, pom())
+    bench.upstreams[0].trouble = UpstreamUnavailable("away")
+    for path, right in ((f"{APP}/1.0/app-1.0.jar", data), (f"{APP}/1.0/app-1.0.pom", pom())):
+        again = await bench.get(proxy, path)
+        assert await body_of(again) == right
+        assert checksums_of(again) == hexes(right)
+        assert await bench.read(proxy, f"{path}.sha1") == (200, hashlib.sha1(right).hexdigest().encode())
+
+
+async def test_the_checksum_of_a_file_that_is_not_kept_yet(bench: Bench) -> None:
+    proxy = bench.mirrors[0]
+    bench.serve(f"{APP}/1.0/app-1.0.pom", pom())
+    right = hashlib.md5(pom()).hexdigest().encode()
+    assert await bench.read(proxy, f"{APP}/1.0/app-1.0.pom.md5") == (200, right)
+    assert (await bench.read(proxy, f"{APP}/1.0/app-1.0.war.sha1"))[0] == 404
+
+
+LIES = {
+    "a page for a jar": ("app-1.0.jar", b"<!DOCTYPE html><html>login</html>", ()),
+    "a page that says so": ("app-1.0.jar", jar(), (("content-type", "text/html"),)),
+    "packed bytes": ("app-1.0.jar", jar(), (("content-encoding", "gzip"),)),
+    "half a jar": ("app-1.0.jar", jar()[:50], ()),
+    "an empty jar": ("app-1.0.jar", b"", ()),
+    "an empty POM": ("app-1.0.pom", b"", ()),
+    "half a POM": ("app-1.0.pom", pom()[:-20], ()),
+    "a page for a POM": ("app-1.0.pom", b"<html><body>404</body></html>", ()),
+    "a page for a signature": ("app-1.0.jar.asc", b"<html><body>404</body></html>", ()),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_what_is_not_the_file_is_a_bad_gateway_and_not_kept(bench: Bench, name: str) -> None:
+    file, data, fields = LIES[name]
+    path = f"{APP}/1.0/{file}"
+    bench.serve(path, data, *fields)
+    (proxy, _) = bench.mirrors
+    try:
+        response = await bench.get(proxy, path)
+        await body_of(response)
+        status = response.status
+    except BodyBroken:  # cut before its end: nobody has had the last of it
+        status = 502
+    assert status == 502
+    assert bench.world.catalog.file("one", path) is None
+
+
+LISTS = {
+    "a page": b"<html><body>login</body></html>",
+    "entities": b'<!DOCTYPE m [<!ENTITY a "b">]><metadata><groupId>&a;</groupId></metadata>',
+    "half": listing("1.0")[:-10],
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+async def test_a_list_that_is_none_is_never_a_short_list(bench: Bench, name: str) -> None:
+    bench.serve(f"{APP}/maven-metadata.xml", LISTS[name])
+    bench.serve(f"{APP}/maven-metadata.xml", listing("2.0"), number=1)
+    assert (await bench.read(bench.mirrors[0], f"{APP}/maven-metadata.xml"))[0] == 502
+    status, data = await bench.read(bench.all, f"{APP}/maven-metadata.xml")
+    assert status == 502
+    assert b"maven-metadata.xml is refused" in data
+
+
+async def test_upstreams_list_passes_through_with_what_we_do_not_know(bench: Bench) -> None:
+    strange = listing("1.0", more="<extra>1</extra>")
+    bench.serve(f"{APP}/maven-metadata.xml", strange)
+    assert await bench.read(bench.mirrors[0], f"{APP}/maven-metadata.xml") == (200, strange)
+    assert await bench.read(bench.all, f"{APP}/maven-metadata.xml") == (200, strange)
+
+
+async def test_a_snapshots_name_is_asked_for_by_its_build(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    said = metadata.Metadata(
+        "org.example", "app", "1.1-SNAPSHOT", builds=(metadata.Build("", "jar", BUILD, "20240102030405"),)
+    )
+    bench.serve(f"{base}/maven-metadata.xml", metadata.render(said))
+    bench.serve(f"{base}/app-{BUILD}.jar", jar())
+    assert await bench.read(bench.mirrors[0], f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar())
+    assert f"GET {base}/app-1.1-SNAPSHOT.jar" not in bench.upstreams[0].asked
+
+
+@pytest.mark.parametrize(
+    "value", ["../../../secret", "1.1-SNAPSHOT", "2.0-20240102.030405-1", "1.1", "", "x/1.1-20240102.030405-1"]
+)
+async def test_upstreams_word_leads_to_builds_of_the_same_version_only(bench: Bench, value: str) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    said = metadata.Metadata(
+        "org.example", "app", "1.1-SNAPSHOT", builds=(metadata.Build("", "jar", value, "20240102030405"),)
+    )
+    bench.serve(f"{base}/maven-metadata.xml", metadata.render(said))
+    assert (await bench.read(bench.mirrors[0], f"{base}/app-1.1-SNAPSHOT.jar"))[0] == 404
+    assert len(bench.upstreams[0].asked) == 1
+
+
+# groups
+
+
+async def test_a_group_tells_what_all_its_members_tell(bench: Bench) -> None:
+    lib = "org/other/lib"
+    bench.serve(f"{lib}/maven-metadata.xml", listing("1.10", "1.9", artifact="lib", group="org.other"))
+    bench.serve(
+        f"{lib}/maven-metadata.xml", listing("2.0-SNAPSHOT", "1.9", artifact="lib", group="org.other"), number=1
+    )
+    assert await bench.versions(bench.all, lib) == ("1.9", "1.10", "2.0-SNAPSHOT")
+    bench.world.clock.forward(200)
+    bench.upstreams[1].trouble = UpstreamUnavailable("away")
+    stale = await bench.get(bench.all, f"{lib}/maven-metadata.xml")
+    assert stale.headers.get("warning")
+    assert metadata.parse(await body_of(stale)).versions == ("1.9", "1.10", "2.0-SNAPSHOT")
+
+
+async def test_a_member_that_fails_without_a_copy_is_never_left_out(bench: Bench) -> None:
+    bench.serve(f"{APP}/maven-metadata.xml", listing("1.0"))
+    bench.upstreams[1].trouble = UpstreamUnavailable("away")
+    assert (await bench.read(bench.all, f"{APP}/maven-metadata.xml"))[0] == 503
+
+
+async def test_what_is_ours_is_never_asked_of_others(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    bench.serve(f"{APP}/maven-metadata.xml", listing("666"))
+    bench.serve(f"{APP}/666/app-666.jar", jar("evil"))
+    assert await bench.versions(bench.all) == ("1.0",)
+    assert (await bench.read(bench.all, f"{APP}/666/app-666.jar"))[0] == 404
+    assert not bench.upstreams[0].asked
+    assert not bench.upstreams[1].asked
+
+
+async def test_prefixes_of_a_group_are_all_or_none(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    bench.serve(".meta/prefixes.txt", f"{MAGIC}\n/net/a\n".encode())
+    assert (await bench.read(bench.all, ".meta/prefixes.txt"))[0] == 404
+    bench.world.clock.forward(60)
+    bench.serve(".meta/prefixes.txt", f"{MAGIC}\n/io/b\n".encode(), number=1)
+    assert await bench.read(bench.all, ".meta/prefixes.txt") == (
+        200,
+        f"{MAGIC}\n/io/b\n/net/a\n/org/example\n".encode(),
+    )
+
+
+async def test_a_bad_path_is_the_clients_mistake_and_says_what_is_wrong(bench: Bench) -> None:
+    response = await bench.get(bench.all, "org/%2e%2e/secret")
+    assert response.status == 400
+    assert response.reason.startswith("Bad Request: ")
+    assert response.headers.get("content-type") == "application/problem+json"
+    assert (await bench.world.send(bench.own, "PATCH", f"/{APP}/1.0/app-1.0.jar", b"")).status == 405
