@@ -12,13 +12,15 @@ from msgspec import structs
 
 from mxart.config import Config, parse_size
 from mxart.errors import MxartError
+from mxart.repos.maven.builds import BUILDS
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.paths import DataPaths, stores
 from mxart.store.quotas import Quotas
 from mxart.store.space.evict import is_over
 from mxart.store.space.leader import begin_schedule, is_due, last_finished
 from mxart.store.space.process import run_round
-from mxart.store.space.retire import Note, retire
+from mxart.store.space.retention import Note
+from mxart.store.space.retire import retire
 from mxart.store.space.round import Busy, Failed, opened
 from mxart.store.space.task import Member, Pause, Retired, Task, Tell
 
@@ -29,6 +31,8 @@ _RETRY_SECONDS = 60.0  # after a failure
 
 _PARTS = {"oci": "blobs"}
 """By format: where files lie that exist only for those which link them (Member.part)."""
+_BUILDS = {"maven": BUILDS}
+"""By format: what belongs to builds of a version (Member.builds)."""
 
 
 def space_task(config: Config, *, grace: float | None = None, dry_run: bool = False) -> Task:
@@ -44,6 +48,7 @@ def space_task(config: Config, *, grace: float | None = None, dry_run: bool = Fa
                 name=name,
                 store=item.store,
                 part=_PARTS.get(item.format, "") if item.kind == "local" else "",
+                builds=_BUILDS.get(item.format, "") if item.kind == "local" else "",
                 max_bytes=None if item.max_bytes is None else parse_size(item.max_bytes),
                 retention=item.retention,
             )

@@ -67,7 +67,7 @@ def gc(options: Options, dry_run: bool, grace: float | None, as_json: bool) -> N
 def _told(report: Report) -> Iterator[str]:
     goes, went = ("would go", "would be removed") if report.dry_run else ("went", "removed")
     for name, retired in report.retired.items():
-        what = f"{retired.tags} tags and {retired.manifests} manifests, {shown_size(retired.bytes)},"
+        what = f"{retired}, {shown_size(retired.bytes)},"
         yield f"{name}: {what} {goes} by its retention rules"
     for name, freed in report.evicted.items():
         what = f"{shown_size(freed.bytes)}" if report.dry_run else _files(freed)

@@ -21,6 +21,8 @@ from mxart.store.space.retire import retire
 from mxart.store.space.round import Breaths, opened
 from mxart.store.space.task import Member, Retired, Task
 
+_SEPARATORS = {"tag": ":", "manifest": "@", "build": "/"}
+
 
 class Line(msgspec.Struct):
     """What goes, as JSON tells it."""
@@ -36,12 +38,12 @@ class Line(msgspec.Struct):
 
 @click.group()
 def retention() -> None:
-    """Let old tags and manifests of local repositories go, by the rules of the configuration."""
+    """Let old tags, manifests and builds of local repositories go, by the rules of the configuration."""
 
 
 @retention.command()
 @click.argument("repository", required=False)
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each tag and manifest.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each tag, manifest and build.")
 @click.pass_obj
 def preview(options: Options, repository: str | None, as_json: bool) -> None:
     """Say what would go, why, and how many bytes come free with it; change nothing."""
@@ -50,7 +52,7 @@ def preview(options: Options, repository: str | None, as_json: bool) -> None:
 
 @retention.command()
 @click.argument("repository", required=False)
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each tag and manifest.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each tag, manifest and build.")
 @click.pass_obj
 def run(options: Options, repository: str | None, as_json: bool) -> None:
     """Let it go. The bytes come free with the next collections (mxart gc), after the grace.
@@ -78,7 +80,7 @@ def _of(task: Task, member: Member, *, dry_run: bool, as_json: bool) -> Retired:
         if as_json:
             click.echo(msgspec.json.encode(line).decode())
             return
-        name = f"{package}:{going.name}" if going.what == "tag" else f"{package}@{going.name}"
+        name = f"{package}{_SEPARATORS[going.what]}{going.name}"
         click.echo(f"{member.name}  {name}  {going.why}{f'  {shown_size(freed)}' if freed else ''}")
 
     with opened(task) as ledger, progress() as tell:
@@ -88,10 +90,7 @@ def _of(task: Task, member: Member, *, dry_run: bool, as_json: bool) -> Retired:
 def _summary(repository: str, retired: Retired, *, dry_run: bool) -> str:
     verb = "would go" if dry_run else "went"
     changed = f"; {retired.changed} changed meanwhile and stayed" if retired.changed else ""
-    return (
-        f"{repository}: {retired.tags} tags and {retired.manifests} manifests {verb}, "
-        f"{shown_size(retired.bytes)} with them{changed}"
-    )
+    return f"{repository}: {retired} {verb}, {shown_size(retired.bytes)} with them{changed}"
 
 
 def _chosen(task: Task, repository: str | None) -> list[Member]:

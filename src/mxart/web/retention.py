@@ -13,8 +13,7 @@ import trio
 from msgspec import Meta
 
 from mxart.errors import Conflict
-from mxart.store.space.retention import Going
-from mxart.store.space.retire import Note
+from mxart.store.space.retention import Going, Note
 from mxart.store.space.round import Breaths
 from mxart.store.space.task import Pause, Retired, Tell, ignore_progress
 from mxart.web.job_operations import JobShown
@@ -39,10 +38,10 @@ class PreviewWanted(Record, frozen=True, kw_only=True):
 
 
 class GoingShown(Record, frozen=True, kw_only=True):
-    """A tag or a manifest that would go. `bytes` come free with it and those of its package that follow."""
+    """A tag, a manifest or a build that would go. `bytes` come free with it and those of its package that follow."""
 
     package: str
-    what: Literal["tag", "manifest"]
+    what: Literal["tag", "manifest", "build"]
     name: str
     digest: str
     why: str
@@ -54,6 +53,7 @@ class Preview(Record, frozen=True, kw_only=True):
 
     tags: int
     manifests: int
+    builds: int
     bytes: int
     items: list[GoingShown]
 
@@ -103,7 +103,9 @@ class RetentionOperations:
                 items.append(_shown(package, going, freed))
 
         retired = await self._apart(where.repository, True, note, ignore_progress)
-        return Preview(tags=retired.tags, manifests=retired.manifests, bytes=retired.bytes, items=items)
+        return Preview(
+            tags=retired.tags, manifests=retired.manifests, builds=retired.builds, bytes=retired.bytes, items=items
+        )
 
     async def _run(self, asked: Asked[InRepository, RunWish]) -> JobShown:
         name = asked.where.repository
@@ -118,6 +120,7 @@ class RetentionOperations:
         return {
             "tags": retired.tags,
             "manifests": retired.manifests,
+            "builds": retired.builds,
             "bytes": retired.bytes,
             "changed_meanwhile": retired.changed,
         }

@@ -133,6 +133,8 @@ def told(report: Report) -> Result:
         told |= {f"{name}.files": freed.files, f"{name}.bytes": freed.bytes}
     for name, retired in report.retired.items():
         told |= {f"{name}.tags": retired.tags, f"{name}.manifests": retired.manifests}
+        if retired.builds:
+            told[f"{name}.builds"] = retired.builds
     return told
 
 

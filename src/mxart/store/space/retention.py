@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,12 +59,16 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Going:
-    """A tag or a manifest that goes, and why."""
+    """A tag, a manifest or a build that goes, and why."""
 
-    what: Literal["tag", "manifest"]
+    what: Literal["tag", "manifest", "build"]
     name: str
     digest: str
     why: str
+
+
+Note = Callable[[str, Going, int], None]
+"""Told what goes: the package, what and why, and how many bytes come free; for what hangs together, with its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +181,12 @@ def _tags_that_go(tags: Sequence[Tag], rules: Sequence[Retention], now: float) -
             if newest or young:
                 kept.add(tag.name)
             else:
-                reasons[tag.name].append(_why_not_kept(rule))
+                reasons[tag.name].append(why_not_kept(rule))
     return {name: "; ".join(dict.fromkeys(why)) for name, why in reasons.items() if name not in kept}
 
 
-def _why_not_kept(rule: Retention) -> str:
+def why_not_kept(rule: Retention) -> str:
+    """What a rule says of what it names and does not keep."""
     parts = []
     if rule.keep is not None:
         parts.append(f"not one of the newest {rule.keep}" if rule.keep else "none is kept")

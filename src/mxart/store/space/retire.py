@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mxart.store.space.ledger import Ledger
-from mxart.store.space.retention import Bundle, Going, Manifest, Package, Tag, plan
+from mxart.store.space.retention import Bundle, Going, Manifest, Note, Package, Tag, plan
+from mxart.store.space.retire_builds import retire_builds
 from mxart.store.space.task import Member, Pause, Retired, Tell, ignore_progress, no_pause
 
 RETIRING = "applying retention rules"
 BATCH = 50  # tags and manifests in one transaction
-
-Note = Callable[[str, Going, int], None]
-"""Told what goes: the package, what and why, and how many bytes come free; for what hangs together, with its first."""
 
 _PACKAGES = """
     SELECT p.id, p.name FROM packages p JOIN repositories r ON r.id = p.repository
@@ -91,6 +89,12 @@ def retire(
     total: int = ledger.rows(_COUNT, (member.name,))[0][0]
     room = _Room(ledger, member.name, dry_run=dry_run)
     for done, (number, name) in enumerate(_packages(ledger, member.name), 1):
+        if member.builds:
+            retired.add(
+                retire_builds(ledger, member, number, name, now, dry_run=dry_run, note=note or _to_nobody, pause=pause)
+            )
+            tell(done, max(total, done), RETIRING)
+            continue
         package = read_package(ledger, number, name, member.part)
         pause("read")
         for bundles in _batches(plan(package, member.retention, now)):
@@ -108,9 +112,13 @@ def retire(
                         note(name, going, 0 if place else freed)
             pause("retired")
         tell(done, max(total, done), RETIRING)
-    if not dry_run and (retired.tags or retired.manifests):
+    if not dry_run and (retired.tags or retired.manifests or retired.builds):
         ledger.settle()
     return retired
+
+
+def _to_nobody(package: str, going: Going, freed: int) -> None:
+    """A `Note` for nobody."""
 
 
 class _Room:

@@ -21,12 +21,15 @@ class Member(msgspec.Struct, frozen=True):
     """A repository of the configuration.
 
     `part`: where the files lie that exist for others of their package only: the row of such a file has the path
-    `<package>/<part>/<digest>`, and goes when nothing links it.  "": all files stand for themselves.
+    `<package>/<part>/<digest>`, and goes when nothing links it.  "": all files stand for themselves.  `builds`: what
+    the paths of files look like that belong to builds of a version, as a regular expression with the groups `version`,
+    `time`, `number` and `kind`; retention is of these then.  "": it is of tags.
     """
 
     name: str
     store: str
     part: str = ""
+    builds: str = ""
     max_bytes: int | None = None
     retention: tuple[Retention, ...] = ()
 
@@ -71,6 +74,19 @@ class Retired(msgspec.Struct):
     manifests: int = 0
     bytes: int = 0
     changed: int = 0
+    builds: int = 0  # each of one kind of file
+
+    def add(self, other: Retired) -> None:
+        """And that."""
+        self.tags += other.tags
+        self.manifests += other.manifests
+        self.bytes += other.bytes
+        self.changed += other.changed
+        self.builds += other.builds
+
+    def __str__(self) -> str:
+        """What it was, in words."""
+        return f"{self.builds} builds" if self.builds else f"{self.tags} tags and {self.manifests} manifests"
 
 
 class Report(msgspec.Struct):
