@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxart.repos.maven.checks import BadFile, check_large, check_pom, check_small, is_small, read_pom
+from mxart.repos.maven.checks import BadFile, check_large, check_pom, check_published, check_small, is_small, read_pom
 from mxart.repos.maven.coordinates import FilePath, file_path
 
 POM = b"""<?xml version="1.0"?>
@@ -143,3 +143,12 @@ def test_nothing_but_a_refusal_comes_of_any_bytes(data: bytes, small: str, big: 
             check()
         except BadFile:
             continue
+
+
+def test_of_what_is_published_only_the_pom_is_judged() -> None:
+    check_published(place("jar"), io.BytesIO(b"x"), 1)
+    check_published(place("pom"), io.BytesIO(POM), len(POM))
+    with pytest.raises(BadFile, match="not well-formed"):
+        check_published(place("pom"), io.BytesIO(POM), len(POM) - 20)
+    with pytest.raises(BadFile, match="larger than"):
+        check_published(place("pom"), io.BytesIO(POM), 11 << 20)

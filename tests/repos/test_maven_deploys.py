@@ -228,7 +228,7 @@ async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(s
     assert shop.fields["location"] == "app-1.1-20270115.080000-1.jar"
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("1"))["sha1"].encode()) == 200
     shop.world.clock.forward(5)
-    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom()) == 201
+    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT")) == 201
     assert await shop.put(f"{MOVING}-SNAPSHOT-sources.jar", jar("s")) == 201
     first = [f"{MOVING}-20270115.080000-1{end}" for end in ("-sources.jar", ".jar", ".pom")]
     assert shop.names() == first
@@ -236,7 +236,7 @@ async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(s
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("1")) == 200  # sent again, because an answer was lost
     shop.world.clock.forward(5)
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("2")) == 201
-    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom()) == 201
+    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT")) == 201
     assert shop.names() == sorted([*first, *(f"{MOVING}-20270115.080010-2{end}" for end in (".jar", ".pom"))])
     for mark in ("1", "2"):
         assert await shop.put(f"{MOVING}-SNAPSHOT.jar.md5", sums(jar(mark))["md5"].encode()) == 200
@@ -253,7 +253,7 @@ async def test_a_build_number_is_never_given_away_twice(shop: Deploying) -> None
     assert shop.names() == []
     await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("b"))
     assert shop.names() == [f"{MOVING}-20270115.080000-8.jar"]
-    await shop.put(f"{MOVING}-SNAPSHOT.pom", pom())
+    await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT"))
     assert await shop.delete(f"{MOVING}-20270115.080000-8.jar") == 204
     await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("c"))
     assert shop.names() == [f"{MOVING}-20270115.080000-8.pom", f"{MOVING}-20270115.080000-9.jar"]
@@ -265,13 +265,29 @@ async def test_there_is_a_last_build_number(shop: Deploying) -> None:
     assert "the last one" in shop.said
 
 
+async def test_a_pom_is_that_of_its_path(shop: Deploying) -> None:
+    for wrong, why in (
+        (pom("org.evil"), "POM of group 'org.evil', and its path is that of org.example"),
+        (pom(artifact="lib"), "artifact 'lib'"),
+        (pom(version="1.1"), "version '1.1'"),
+        (pom()[:-20], "not well-formed"),
+        (b"<!DOCTYPE p [<!ENTITY a 'b'>]><project/>", "declares entities"),
+        (b"<metadata/>", "root element is 'metadata'"),
+    ):
+        assert await shop.put(f"{BASE}.pom", wrong) == 400
+        assert why in shop.said
+    assert shop.names() == []
+    assert await shop.put(f"{BASE}.pom", pom()) == 201
+
+
 # deleting
 
 
 async def fill(shop: Deploying) -> None:
     for version in ("1.0", "2.0"):
         for end in (".jar", ".jar.asc", ".jar.sigstore.json", ".pom", "-sources.jar"):
-            await shop.put(f"org/example/app/{version}/app-{version}{end}", f"{version}{end}".encode())
+            data = pom(version=version) if end == ".pom" else f"{version}{end}".encode()
+            await shop.put(f"org/example/app/{version}/app-{version}{end}", data)
     await shop.put("org/example/lib/1.0/lib-1.0.jar", jar())
     await shop.put("org/example/app/tool/1.0/tool-1.0.jar", jar())
 

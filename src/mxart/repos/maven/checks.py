@@ -74,6 +74,19 @@ def check_small(place: FilePath, data: bytes) -> None:
         raise BadFile("it is no XML")
 
 
+def check_published(place: FilePath, file: BinaryIO, size: int) -> None:
+    """Judge what a client publishes: a POM that says of itself what its path says. Raises BadFile, OSError.
+
+    All else is the publisher's own word: he sends its checksums along.  It reads the file, so it is called in a thread.
+    """
+    if place.extension != "pom" or place.classifier:
+        return
+    if size > MAX_SMALL:
+        raise BadFile(f"it is larger than {MAX_SMALL} bytes")
+    file.seek(0)
+    check_pom(place, file.read(size))
+
+
 def check_large(place: FilePath, file: BinaryIO, size: int) -> None:
     """Judge a file by its begin and its end. Raises BadFile, OSError.
 

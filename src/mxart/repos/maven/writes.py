@@ -16,6 +16,7 @@ from mxart.errors import BadRequest, Conflict, MethodNotAllowed, NotFound, Unsup
 from mxart.message import Headers, Response
 from mxart.repos.maven import checksums, media
 from mxart.repos.maven.builds import find, named, noted, of_alias
+from mxart.repos.maven.checks import BadFile, check_published
 from mxart.repos.maven.coordinates import (
     ALGORITHMS,
     LAYOUT,
@@ -114,6 +115,10 @@ class Releases:
     def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
         """A file is taken for what its name says, unless it plainly is something else."""
         path = file_path(operation.path)
+        try:
+            check_published(path, unjudged.file, unjudged.size)
+        except BadFile as error:
+            raise BadRequest(f"{path.name} is refused: {error}", subject="artifact") from None
         kept = checksums.of_file(unjudged.file, unjudged.size)
         sums = checksums.recall(kept, unjudged.digest.hex)
         assert sums is not None, "they are all there"
