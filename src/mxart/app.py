@@ -12,11 +12,11 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct, field
 
 from mxart.access.key_files import KeyFiles
 from mxart.app_access import Rights, prepare_access
@@ -84,8 +84,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
+class Slots(Struct, frozen=True):
     """The catalog's generation counter, and which of its slots the workers of a configuration count in.
 
     The first slot is for processes outside the server.  It outlives a reload, so that old workers that drain and new
@@ -114,8 +113,7 @@ class Slots:
         return self.counter.slot(1 + self.number % _GENERATIONS * self.width + worker % self.width)
 
 
-@dataclass(frozen=True, slots=True)
-class Lasting:
+class Lasting(Struct, frozen=True):
     """What is made once, before the first fork, and is the same in all workers and after every reload."""
 
     rates: RateTable = field(default_factory=RateTable)

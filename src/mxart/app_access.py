@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mxart.access import schema
 from mxart.access.audit import Audit
@@ -53,8 +54,7 @@ def _directory(paths: DataPaths, generation: Generation | None) -> Directory:
     return Directory(paths.access, generation.value, generation.bump)
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
+class Rights(Struct, frozen=True):
     """A worker's part in who may what."""
 
     reception: Reception

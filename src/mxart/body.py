@@ -6,8 +6,9 @@ Only `proto.transmit` and the two wire engines look inside.  Nothing above them 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class Source(Protocol):
@@ -42,8 +43,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """`length` bytes of a source from `offset`; None: to its end."""
 
     source: Source

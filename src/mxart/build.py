@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import trio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.app_space import keep_space, quotas_of
 from mxart.config import Config
@@ -57,8 +58,7 @@ from mxart.upstream.tokens import Credentials
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """What is read from files at start: whom we believe, and what upstreams know us by. Both by repository."""
 
     tls: Mapping[str, ClientTls]

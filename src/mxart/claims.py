@@ -17,7 +17,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import PRIVATE_NETWORKS, Config, default_repositories, parse_address
 from mxart.domains import is_ip, is_within
@@ -27,8 +28,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What a CA may vouch for: domains with everything below them, in order, and networks."""
 
     domains: tuple[str, ...]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
+
+from msgspec import Struct
 
 from mxart.body import Body, Segment, Source, Span
 from mxart.message import Headers, Request, Response
@@ -20,30 +21,25 @@ from mxart.message import Headers, Request, Response
 MAX_RANGES = 100  # more in one request are answered with the whole (RFC 9110 section 14.2)
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """Answer with everything: 200."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotModified:
+class NotModified(Struct, frozen=True):
     """The client has it: 304."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A precondition does not hold: 412."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranges:
+class Ranges(Struct, frozen=True):
     """Answer with these parts, as (start, length), in this order; none is empty, none overlap: 206."""
 
     parts: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unsatisfiable:
+class Unsatisfiable(Struct, frozen=True):
     """No range overlaps the representation: 416."""
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mxart.atomic import locked_directory
 from mxart.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(Struct, frozen=True):
     """One kind of file. `application_id` is what file(1) and we know it by.
 
     `called` and `remedy` are for the message about one that cannot be used: "this catalog", and what to do.

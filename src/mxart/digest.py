@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 _LENGTHS = {"sha256": 64, "sha512": 128}
 _SHAPE = re.compile(r"(sha256|sha512):([0-9a-f]+)\Z")
@@ -18,8 +19,7 @@ class Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """An algorithm that this program can compute, and its value in lower-case hexadecimal."""
 
     algorithm: str

@@ -6,7 +6,8 @@ import errno
 import logging
 import socket
 from collections import defaultdict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import Config, parse_address
 from mxart.errors import ConfigError
@@ -18,8 +19,7 @@ _IP_TRANSPARENT = 19  # linux/in.h
 _IPV6_TRANSPARENT = 75  # linux/in6.h
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
+class Role(Struct, frozen=True):
     """What an accepted connection is for. `tunnel_to` set: raw TCP to there, nothing else."""
 
     tls: bool = False
@@ -28,8 +28,7 @@ class Role:
     transparent: bool = False  # connections may have been bound for elsewhere
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """A configured address, the sockets that accept on it, and its role. `address` as configured."""
 
     address: str

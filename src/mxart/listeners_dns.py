@@ -10,7 +10,8 @@ import ipaddress
 import logging
 import os
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import Dns, parse_address
 from mxart.errors import ConfigError
@@ -26,8 +27,7 @@ _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 Sockets = tuple[socket.socket, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BoundDns:
+class BoundDns(Struct, frozen=True):
     """The sockets of `[dns] listen`. `secret` is what all workers mark their own questions with."""
 
     address: str

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Protocol, runtime_checkable
 
@@ -161,8 +160,7 @@ class Trace(Struct):
             _decisions.debug(f"exchange %d: {text}", self.number, *values)
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """Who is at the other end of a connection, and how it came."""
 
     address: str  # IP address text, of the PROXY header where one is trusted
@@ -200,8 +198,7 @@ class Request(Struct, frozen=True):
         return self.target.partition("?")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """Status, fields and body. Framing fields (Content-Length, Transfer-Encoding, Connection, Date) are the wire's.
 
     The answer to a HEAD carries the body that GET would have; the wire sends its length only and

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _SEGMENT = re.compile(r"[^/\x00-\x20\x7f]+\Z")
 # What a segment says, least first; an end that is reached says more than "**", which could go on.
@@ -17,8 +18,7 @@ _DEEP, _END, _PARTLY, _WHOLE = 0, 1, 2, 3
 Specificity = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PathPattern:
+class PathPattern(Struct, frozen=True):
     """A pattern of paths."""
 
     text: str

@@ -27,8 +27,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from mxart.errors import ConfigError
 
@@ -61,8 +62,7 @@ class Prepared(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Generation:
+class _Generation(Struct):
     prepared: Prepared
     workers: dict[int, _Worker] = field(default_factory=dict)  # by pid
     draining_since: float | None = None
@@ -73,8 +73,7 @@ class _Generation:
         return len(self.workers) == self.prepared.workers and all(w.ready for w in self.workers.values())
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(Struct):
     index: int
     pid: int
     pipe: int  # reads one byte when it is ready

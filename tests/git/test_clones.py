@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from kit.git_server import Asked, GitHosts, Reply
 from kit.servers import wait_until

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.changes import Change, Child, Decide, View

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
-from dataclasses import replace as changed
 from fnmatch import fnmatchcase
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace as changed
 
 from mxart.access.base import Action
 from mxart.digest import Digest

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 import trio
+from msgspec import structs
 
 from kit.gateways import AUTHORITY, TLS, Running, running
 from kit.publishing import EVERYTHING
@@ -59,7 +60,7 @@ async def store(tmp_path: Path) -> AsyncIterator[OneStore]:
 @pytest.fixture
 def world(nursery: trio.Nursery, store: OneStore) -> World:
     world = World(nursery)
-    world.stock = replace(world.stock, blobs=store.blobs, transfers=store.transfers, uploads=store.uploads)
+    world.stock = structs.replace(world.stock, blobs=store.blobs, transfers=store.transfers, uploads=store.uploads)
     return world
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from kit.registry import OCI_MANIFEST, Image, image
 from kit.repos import World

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 
 from kit.modules import Module
 from kit.repos import World
@@ -58,7 +59,7 @@ async def mirror(
 
     try:
         async with running_store(root, write) as store:
-            stock = replace(world.worker(), blobs=store.blobs, transfers=store.transfers)
+            stock = structs.replace(world.worker(), blobs=store.blobs, transfers=store.transfers)
             proxy = OnDisk("mirror", Go(), remote, stock, nursery=world.nursery, origin=origin, clock=world.clock)
             proxy.transfers = store.transfers
             yield proxy

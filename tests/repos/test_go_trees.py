@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kit.sumdb import Log
 from mxart.repos.go.trees import DATA, Inconsistent, Plan, Tile, Tree, peaks, record_hash, records_of, root

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import msgspec.structs
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from kit.boxes import Boxes, sums
 from kit.repos import Answer, FakeUpstream, World, body_of, request

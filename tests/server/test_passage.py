@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from mxart.config import Tunnel
 from mxart.proto.client_hello import ClientHello

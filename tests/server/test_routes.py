@@ -30,20 +30,26 @@ ROUTES = Routes(
             None,
             "/v2/library/x/manifests/1",
             "",
-            ToRepository("hub", "/v2/library/x/manifests/1"),
+            ToRepository("hub", "/v2/library/x/manifests/1", by="host"),
         ),
-        ("Registry-1.Docker.IO:443", None, "/v2/", "", ToRepository("hub", "/v2/")),
-        ("docker.io.", None, "/v2/", "", ToRepository("hub", "/v2/")),
-        ("10.0.0.1", "docker.io", "/v2/x/tags/list", "", ToRepository("hub", "/v2/x/tags/list")),
-        ("docker.io", "registry-1.docker.io", "/v2/", "", ToRepository("hub", "/v2/")),
+        ("Registry-1.Docker.IO:443", None, "/v2/", "", ToRepository("hub", "/v2/", by="host")),
+        ("docker.io.", None, "/v2/", "", ToRepository("hub", "/v2/", by="host")),
+        ("10.0.0.1", "docker.io", "/v2/x/tags/list", "", ToRepository("hub", "/v2/x/tags/list", by="host")),
+        ("docker.io", "registry-1.docker.io", "/v2/", "", ToRepository("hub", "/v2/", by="host")),
         (
             "localhost:1",
             None,
             "/v2/library/x/manifests/1",
             "ns=quay.io",
-            ToRepository("quay", "/v2/library/x/manifests/1", "quay.io"),
+            ToRepository("quay", "/v2/library/x/manifests/1", "quay.io", by="ns"),
         ),
-        ("localhost:1", None, "/v2/x/blobs/y", "a=b&ns=docker%2Eio", ToRepository("hub", "/v2/x/blobs/y", "docker.io")),
+        (
+            "localhost:1",
+            None,
+            "/v2/x/blobs/y",
+            "a=b&ns=docker%2Eio",
+            ToRepository("hub", "/v2/x/blobs/y", "docker.io", by="ns"),
+        ),
         ("localhost:1", None, "/v2/x/y", "ns=localhost%3A1", ToRepository("mine", "/v2/x/y")),
         ("localhost:1", None, "/v2/docker.io/a/b/manifests/1", "", ToRepository("hub", "/v2/a/b/manifests/1")),
         ("localhost:1", None, "/v2/team/images/a/tags/list", "", ToRepository("team", "/v2/a/tags/list")),
@@ -54,10 +60,10 @@ ROUTES = Routes(
         ("localhost:1", None, "/go/a.b/%21c/@v/list", "", ToRepository("modules", "/a.b/%21c/@v/list")),
         ("localhost:1", None, "/go/", "", ToRepository("modules", "/")),
         ("localhost:1", None, "/go-special/modules/a.b/@latest", "", ToRepository("special", "/a.b/@latest")),
-        ("go.test", None, "/a.b/c/@v/list", "", ToRepository("modules", "/a.b/c/@v/list")),
-        ("go.test", None, "/go/a.b/c/@v/list", "", ToRepository("modules", "/go/a.b/c/@v/list")),
-        ("10.0.0.1", "go.test", "/a.b/@latest", "", ToRepository("modules", "/a.b/@latest")),
-        ("go.test", None, "/v2/", "", ToRepository("modules", "/v2/")),
+        ("go.test", None, "/a.b/c/@v/list", "", ToRepository("modules", "/a.b/c/@v/list", by="host")),
+        ("go.test", None, "/go/a.b/c/@v/list", "", ToRepository("modules", "/go/a.b/c/@v/list", by="host")),
+        ("10.0.0.1", "go.test", "/a.b/@latest", "", ToRepository("modules", "/a.b/@latest", by="host")),
+        ("go.test", None, "/v2/", "", ToRepository("modules", "/v2/", by="host")),
         ("go.test", None, "/-/health", "", ToOwn("/-/health")),
         ("localhost:1", None, "/v2/go/a/tags/list", "", ToRepository("mine", "/v2/go/a/tags/list")),
     ],
@@ -117,7 +123,7 @@ def test_a_host_of_the_token_server_is_for_tokens_alone() -> None:
         assert routes.find("Auth.Docker.io:443", "auth.docker.io", path, "") == ToTokens()
         assert routes.find("10.0.0.1", "auth.docker.io", path, "") == ToTokens()
     assert routes.find("auth.docker.io", None, "/-/health", "") == ToOwn("/-/health")
-    assert routes.find("docker.io", None, "/v2/", "") == ToRepository("hub", "/v2/")
+    assert routes.find("docker.io", None, "/v2/", "") == ToRepository("hub", "/v2/", by="host")
     for host, sni in (("auth.docker.io", "docker.io"), ("docker.io", "auth.docker.io")):
         with pytest.raises(MisdirectedRequest):
             routes.find(host, sni, "/v2/", "")

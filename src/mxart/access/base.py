@@ -6,8 +6,9 @@ names within the repository, without a slash at either end; "" is the repository
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.actions import ACTIONS, READING, Action
 from mxart.errors import Forbidden, Unauthorized
@@ -26,8 +27,7 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(Struct, frozen=True):
     """What was denied, and by which rule: for the audit log."""
 
     action: Action

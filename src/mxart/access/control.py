@@ -6,8 +6,9 @@ What the rules let a user do is cut down by the ceiling of the token that he sho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from mxart.access.base import Action
 from mxart.access.directory import Directory
@@ -20,16 +21,14 @@ Place = tuple[str, str]
 """A repository and a package."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scopes:
+class Scopes(Struct, frozen=True):
     """What a signed token says that it is for. `catalog`: the names of all packages, too."""
 
     places: Mapping[Place, frozenset[Action]] = field(default_factory=dict)
     catalog: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Who asks. `user` None: nobody in particular.
 
     `token` is the number of the API or login token that stands behind the request, "" for none; `scopes` None: the
@@ -50,8 +49,7 @@ class Principal:
 NOBODY = Principal()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Whether somebody may do something; who or what decided, and why in words for people.
 
     `by`: rules, ceiling (of his token), scopes (of a signed token: another may be had), user (he is disabled).

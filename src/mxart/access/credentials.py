@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 from functools import lru_cache
 from hmac import compare_digest
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from mxart.errors import BadRequest
 
@@ -64,8 +65,7 @@ def _nobodys() -> str:
     return hash_password(secrets.token_hex(16))
 
 
-@dataclass(frozen=True, slots=True)
-class NewToken:
+class NewToken(Struct, frozen=True):
     """A token that was made just now: the text, to be shown once, and what is kept of it."""
 
     text: str
@@ -79,8 +79,7 @@ def new_token(prefix: str) -> NewToken:
     return NewToken(f"{prefix}_{name}_{secret}", name, _hash(secret))
 
 
-@dataclass(frozen=True, slots=True)
-class ShownToken:
+class ShownToken(Struct, frozen=True):
     """A token as somebody shows it."""
 
     prefix: str

@@ -10,9 +10,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from mxart.access.people import Ceiling, Kind, Token, User
 from mxart.access.rules import ADMINS, EVERYBODY, USERS

@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mxart.atomic import locked_directory, write_atomically
+from mxart.discreet import Discreet
 from mxart.errors import ConfigError
 
 ROTATE_SECONDS = 90 * 86400.0
@@ -36,12 +37,13 @@ KEEP_SECONDS = 86400.0
 _NAME = re.compile(r"(\d{12})\.pem\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFiles:
+class KeyFiles(Discreet, frozen=True):
     """What stands in the files: at least one key in PEM, the one that signs first."""
 
+    hidden: ClassVar = frozenset({"keys"})
+
     issuer: str
-    keys: tuple[bytes, ...] = field(repr=False)
+    keys: tuple[bytes, ...]
 
     @classmethod
     def open(cls, directory: Path, *, now: float | None = None) -> KeyFiles:

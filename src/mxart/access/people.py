@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
+from msgspec import Struct
 
 from mxart.access.base import ACTIONS, Action
+from mxart.discreet import Discreet
 from mxart.errors import BadRequest
 from mxart.patterns import EVERYWHERE, PathPattern
 
@@ -16,8 +17,7 @@ Kind = Literal["api", "login"]
 """api: made by a user, for programs.  login: what `docker login` keeps instead of a password (a refresh token)."""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(Struct, frozen=True):
     """Somebody who can log in. `id` is never another's; `changed` is when the password was last set (Unix time).
 
     A robot has no password, only tokens.
@@ -32,8 +32,7 @@ class User:
     changed: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ceiling:
+class Ceiling(Struct, frozen=True):
     """The most that a token is good for. `actions` None: all; `places` None: everywhere.
 
     A place is a repository, "*" for every one, and a pattern of paths in it.
@@ -94,9 +93,10 @@ def _place(text: str) -> tuple[str, PathPattern]:
         raise BadRequest(str(error)) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Discreet, frozen=True):
     """What is kept of a token. `expires` None: never. A `parent` is the token that it was asked for with."""
+
+    hidden: ClassVar = frozenset({"hash"})
 
     id: str
     user: str
@@ -106,7 +106,7 @@ class Token:
     expires: float | None
     ceiling: Ceiling
     parent: str | None = None
-    hash: bytes = field(default=b"", repr=False)
+    hash: bytes = b""
 
     def is_over(self, now: float) -> bool:
         """Whether it has expired."""

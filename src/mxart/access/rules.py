@@ -9,9 +9,10 @@ some closes it to all others.  Denials of others alone say nothing about him, an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
+
+from msgspec import Struct
 
 from mxart.access.base import READING, Action
 from mxart.patterns import EVERYWHERE, PathPattern, Specificity
@@ -24,8 +25,7 @@ ADMINS = "admins"
 """The group that may do everything, and cannot be denied: nobody locks himself out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One `[[permission]]`, or one that is built in. `place` names it: "permission[2]".
 
     `users` and `groups` are those it is for; `repositories` None: all of them.
@@ -67,8 +67,7 @@ class Rule:
         return f"{self.place}: {self.effect} {who} {what} on {self.path.text} of {where}"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the rules say, the rule that it was (None: none is about it), and why, for people."""
 
     allowed: bool

@@ -10,12 +10,12 @@ import base64
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 from joserfc import jwt
 from joserfc.errors import JoseError
+from msgspec import Struct
 
 from mxart.access.base import WrongCredentials
 from mxart.access.keys import Keys
@@ -57,8 +57,7 @@ class _Claims(msgspec.Struct):
     tid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Minted:
+class Minted(Struct, frozen=True):
     """A new token. Times are Unix times, in whole seconds."""
 
     text: str
@@ -66,8 +65,7 @@ class Minted:
     expires_in: int = LIFE
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """Whom a token is made for: a user, when his password was last set, and the number of the token that he showed."""
 
     name: str = ""
@@ -79,8 +77,7 @@ class Holder:
 NOBODY = Holder()
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """What a token of ours says. `subject` is the user's name, "" for nobody in particular."""
 
     subject: str

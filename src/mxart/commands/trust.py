@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.claims import claimed_hosts
 from mxart.config import Config, parse_address
@@ -15,8 +16,7 @@ _HUB_HOSTS = ("docker.io", "registry-1.docker.io", "index.docker.io")
 _RESTART = "Daemons read this store at their start: systemctl restart docker containerd, whichever there is."
 
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+class Authority(Struct, frozen=True):
     """What is to be trusted. `file` is "" where the root is not ours to show; `permitted` None if anything is."""
 
     name: str

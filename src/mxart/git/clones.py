@@ -23,10 +23,11 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.git.failures import Cause, GitFailed
@@ -63,8 +64,7 @@ class NotThatWay(UpstreamFailed):
     """The server does not give what was asked for in these words; perhaps in others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Depot:
+class Depot(Struct, frozen=True):
     """What the copies of one repository of ours share."""
 
     name: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from mxart.errors import (
     MxartError,
@@ -81,8 +82,7 @@ def said(stderr: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:300]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     problem: Callable[[str], Problem]
     hint: str = ""
 

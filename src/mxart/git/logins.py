@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import ClassVar
 
+from mxart.discreet import Discreet
 from mxart.git import netrc
 from mxart.git.url import GitUrl
 
@@ -17,19 +18,20 @@ from mxart.git.url import GitUrl
 TOKEN_USER = "oauth2"  # noqa: S105 no secret
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Discreet, frozen=True):
     """For the hosts of some patterns: "git.example.com", "*.example.com" for all below it, "*" for every host.
 
     `token` goes as a password; `key_file` and `known_hosts_file` are for ssh.  `insecure`: http is taken, too, and
     believed.
     """
 
+    hidden: ClassVar = frozenset({"password", "token", "netrc"})
+
     hosts: tuple[str, ...]
     username: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    netrc: tuple[netrc.Entry, ...] = field(default=(), repr=False)
+    password: str = ""
+    token: str = ""
+    netrc: tuple[netrc.Entry, ...] = ()
     key_file: str = ""
     known_hosts_file: str = ""
     ca_file: str = ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mxart.discreet import Discreet
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Discreet, frozen=True):
     """Of one machine; `machine` "" is what holds for every other one."""
+
+    hidden: ClassVar = frozenset({"password"})
 
     machine: str
     login: str = ""
-    password: str = field(default="", repr=False)
+    password: str = ""
 
 
 def read(text: str) -> tuple[Entry, ...]:

@@ -20,11 +20,13 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import trio
+from msgspec import field
 
+from mxart.discreet import Discreet
 from mxart.git.failures import GitFailed, GitSilent, TooMuch
 
 _PIECE = 1 << 16
@@ -52,12 +54,13 @@ _SETTINGS: tuple[tuple[str, str], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Discreet, frozen=True):
     """What one run is told beside its arguments. `network`: it talks to others, so it may go silent."""
 
-    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hidden: ClassVar = frozenset({"settings", "variables"})
+
+    settings: tuple[tuple[str, str], ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
     keep: tuple[int, ...] = ()
 

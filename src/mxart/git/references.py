@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"
 _LINE = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\t(HEAD|refs/(?:heads|tags)/[^\x00-\x20\x7f~^:?*\[\\]+)(\^\{\})?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(Struct, frozen=True):
     """Names, in full, and the commits that they mean: an annotated tag is what it is about.
 
     `asked` is when its server said so, in seconds since the epoch.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.errors import UpstreamFailed
 
@@ -14,16 +15,14 @@ _ENTRY = re.compile(
 _COMMIT = re.compile(rb"(?P<name>[0-9a-f]{40,64}) (?P<seconds>-?[0-9]{1,15})\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """A commit by its whole name, and when it was made, in seconds since the epoch."""
 
     name: str
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A file, a link, a folder or a submodule. `path` is from the root; bytes that are no UTF-8 are surrogates."""
 
     path: str

@@ -7,9 +7,10 @@ Nothing else gets into an argument of git's, so nothing can be taken for an opti
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from mxart.domains import is_ip
 
@@ -22,8 +23,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 _PATH = re.compile(r"/[A-Za-z0-9._~/%+@,=:-]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class GitUrl:
+class GitUrl(Struct, frozen=True):
     """Where a repository is. `path` is escaped and begins with a slash; `host` is in lower case."""
 
     scheme: Scheme

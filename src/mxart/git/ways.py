@@ -6,9 +6,10 @@ for strangers; so it is told which addresses it may dial, and no name is left to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import ClassVar
 from urllib.parse import quote
 
+from mxart.discreet import Discreet
 from mxart.errors import UpstreamFailed
 from mxart.git.url import GitUrl
 from mxart.upstream.dial import Dialer
@@ -17,12 +18,13 @@ from mxart.upstream.proxies import Proxy
 from mxart.upstream.zones import zone_of
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Discreet, frozen=True):
     """`addresses` of the host, empty where a proxy looks it up; `proxy` is that, as a URL that may hold a password."""
 
+    hidden: ClassVar = frozenset({"proxy"})
+
     addresses: tuple[str, ...] = ()
-    proxy: str = field(default="", repr=False)
+    proxy: str = ""
 
 
 class Ways:

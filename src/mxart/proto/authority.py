@@ -24,7 +24,6 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from msgspec import Struct
 
 from mxart.atomic import locked_directory, sync_directory, write_atomically
 from mxart.claims import Scope
@@ -55,8 +55,7 @@ class AuthorityExpired(MxartError):
     """The CA's time is over, or by our clock has not come yet: nothing can be issued."""
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(Struct, frozen=True):
     """A server's certificate and key. `chain` begins with the leaf, and leaves out the root: clients have it."""
 
     chain: tuple[x509.Certificate, ...]

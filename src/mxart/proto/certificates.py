@@ -15,10 +15,10 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from msgspec import Struct
 from OpenSSL import SSL
 
 from mxart.config import CertificateFiles
@@ -146,15 +146,13 @@ class Contexts:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class _Minted:
+class _Minted(Struct, frozen=True):
     context: SSL.Context
     made_at: datetime
     renew_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
+class _Own(Struct, frozen=True):
     names: frozenset[str]  # DNS names in lower case, wildcards as they stand, IP addresses
     context: SSL.Context
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.errors import MxartError
 
@@ -48,8 +49,7 @@ class BadClientHello(MxartError):
         self.alert = alert
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(Struct, frozen=True):
     """What the client asked for in clear text."""
 
     sni: str | None  # lower case A-labels without a final dot; None if absent or not a host name

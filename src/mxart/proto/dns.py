@@ -12,7 +12,8 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.proto.dns_wire import (
     AA,
@@ -41,16 +42,14 @@ _NEGATIVE = 600  # seconds; the names that are special by RFC do not change
 _NOBODY = b"\x09localhost\x00\x06nobody\x07invalid\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Send this. `outcome` for the metrics: own, refused or malformed."""
 
     wire: bytes
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(Struct, frozen=True):
     """Somebody else knows: ask, then answer `query`."""
 
     query: Message
@@ -58,16 +57,14 @@ class Forward:
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignore(Struct, frozen=True):
     """Say nothing: it is an answer itself (two servers would talk forever), or no message at all."""
 
 
 Decision = Answer | Forward | Ignore
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """What makes two questions equal: the same answer does for both."""
 
     name: bytes

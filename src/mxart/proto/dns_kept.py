@@ -7,7 +7,8 @@ question before them always has the same length; only its letters' case differs 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.proto.dns_wire import (
     AD,
@@ -30,8 +31,7 @@ _LONGEST_NEGATIVE = 3600  # RFC 2308 section 5
 STALE_TTL = 30  # seconds; what a stale answer's records are given (RFC 8767 section 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """An answer with the OPT record gone. `lifetime` in seconds, 0: not to be kept; `ttls` are offsets and seconds."""
 
     rcode: int
@@ -42,13 +42,11 @@ class Kept:
     lifetime: int
 
 
-@dataclass(frozen=True, slots=True)
-class Truncated:
+class Truncated(Struct, frozen=True):
     """The rest is to be had over TCP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """The forwarder answered that it cannot answer."""
 
     rcode: int

@@ -7,12 +7,12 @@ dnspython's parser reads the names, bounded against pointers that go round.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
 from dns.exception import DNSException
 from dns.name import from_wire_parser
 from dns.wire import Parser
+from msgspec import Struct
 
 from mxart.errors import MxartError
 
@@ -72,8 +72,7 @@ class Malformed(MxartError):
     """These bytes are not a DNS message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is asked. `name` as it was written, in wire format; `labels` in lower case, without the root."""
 
     name: bytes
@@ -91,8 +90,7 @@ class Question:
         return b".".join(self.labels).decode("ascii", "backslashreplace") or "."
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One resource record and where it stands. `section`: 0 answer, 1 authority, 2 additional."""
 
     section: int
@@ -103,8 +101,7 @@ class Record:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Edns:
+class Edns(Struct, frozen=True):
     """An OPT record (RFC 6891 section 6.1). Of its options nothing is looked at."""
 
     payload: int
@@ -113,8 +110,7 @@ class Edns:
     do: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message taken apart. `question` is None where there is none, or more than one."""
 
     id: int

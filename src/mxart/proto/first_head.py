@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import h11
+from msgspec import Struct
 
 from mxart.proto.heads import BadHead, bad_head, check_raw, read_head
 
 _END = re.compile(rb"\n\r?\n")  # as h11 looks for it
 
 
-@dataclass(frozen=True, slots=True)
-class FirstHead:
+class FirstHead(Struct, frozen=True):
     """What the first request is about, and how many bytes its head takes on the wire."""
 
     method: str

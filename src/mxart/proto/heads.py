@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
 import h11
+from msgspec import Struct
 
 from mxart.errors import MxartError
 from mxart.message import Headers
@@ -35,8 +35,7 @@ class BadHead(MxartError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """A request's head. `length`: of its body; None where it is chunked."""
 
     method: str
@@ -184,8 +183,7 @@ BODILESS = frozenset({204, 304})  # RFC 9110 section 8.6: a Content-Length in a 
 _SPELLED = {"etag": "ETag", "www-authenticate": "WWW-Authenticate"}
 
 
-@dataclass(frozen=True, slots=True)
-class Framed:
+class Framed(Struct, frozen=True):
     """A rendered response head in two parts, between which Date goes."""
 
     before: bytes

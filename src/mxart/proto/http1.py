@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from time import perf_counter
 
 import h11
 import trio
+from msgspec import Struct
 
 from mxart.body import EMPTY
 from mxart.errors import BodyBroken, Disconnected
@@ -52,8 +52,7 @@ _AHEAD = 65536  # how much is read ahead of a handler that waits
 _BODY_FIRST = 0.5  # seconds that an answer waits for the rest of a small body that nobody wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Http1Limits:
+class Http1Limits(Struct, frozen=True):
     """What a client may take. Bytes and seconds."""
 
     header_bytes: int = 65536  # of a request's head

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from h2.events import Event
@@ -11,20 +10,24 @@ from mxart.message import Headers
 from mxart.proto.http2_head import Fields, Head, Refused, response_fields
 
 
-@dataclass(slots=True)
 class Opened(Event):
     """A request began. `ended`: and is whole."""
 
-    stream_id: int
-    head: Head | Refused
-    ended: bool
+    __slots__ = ("ended", "head", "stream_id")
+
+    def __init__(self, stream_id: int, head: Head | Refused, ended: bool) -> None:
+        self.stream_id = stream_id
+        self.head = head
+        self.ended = ended
 
 
-@dataclass(slots=True)
 class Left(Event):
     """The peer sent GOAWAY: it will open no more streams."""
 
-    error_code: int
+    __slots__ = ("error_code",)
+
+    def __init__(self, error_code: int) -> None:
+        self.error_code = error_code
 
 
 class Answer(NamedTuple):

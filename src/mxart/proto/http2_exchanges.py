@@ -11,13 +11,13 @@ import logging
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
 import trio
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, StreamReset
+from msgspec import Struct
 
 from mxart.errors import BodyBroken, Disconnected
 from mxart.message import NO_BODY, Handler, Peer, Request, Response, Sent
@@ -35,8 +35,7 @@ log = logging.getLogger(__name__)
 _KEEPS_UP = 256 << 10  # bytes of a body that were read: its handler is one that reads
 
 
-@dataclass(frozen=True, slots=True)
-class Http2Limits:
+class Http2Limits(Struct, frozen=True):
     """What a client may take. Bytes and seconds."""
 
     header_bytes: int = 65536  # of a request's fields, counted as RFC 9113 section 6.5.2 does

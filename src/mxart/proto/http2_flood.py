@@ -15,8 +15,9 @@ ENHANCE_YOUR_CALM (RFC 9113 section 10.5) and cut off.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 
 class Cost(IntEnum):
@@ -31,8 +32,7 @@ class Cost(IntEnum):
     IDLE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """`burst` at once, and `per_second` in the long run."""
 
     burst: float

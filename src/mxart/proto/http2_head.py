@@ -8,8 +8,9 @@ made here, as one pass over the fields.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import formatdate
+
+from msgspec import Struct
 
 from mxart.message import Headers
 
@@ -35,8 +36,7 @@ _SENT_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+\Z")
 _SENT_VALUE = re.compile(r"[\t -~\x80-\xff]*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The head of a request that is well formed."""
 
     method: str
@@ -47,15 +47,13 @@ class Head:
     expects: bool  # Expect: 100-continue
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(Struct, frozen=True):
     """The head of a request that is not: the stream ends in PROTOCOL_ERROR."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The head of a request that is answered without looking further."""
 
     status: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.errors import MxartError
 
@@ -27,16 +28,14 @@ class BadProxyHeader(MxartError):
     """These bytes are not, and will not become, a PROXY header."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """IP address as text, without zone or brackets, and TCP port."""
 
     address: str
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyHeader:
+class ProxyHeader(Struct, frozen=True):
     """What the load balancer says. Without endpoints (LOCAL, UNKNOWN) the connection's own addresses hold."""
 
     source: Endpoint | None

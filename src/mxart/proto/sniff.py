@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mxart.proto.client_hello import MAX_BYTES, ClientHello, Records, bytes_missing, parse_client_hello
 
@@ -16,27 +16,23 @@ _MAX_EMPTY_BYTES = 16
 _TCHAR = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-@dataclass(frozen=True, slots=True)
-class TlsHello:
+class TlsHello(Struct, frozen=True):
     """TLS, with what its hello asks for."""
 
     hello: ClientHello
 
 
-@dataclass(frozen=True, slots=True)
-class Http2Preface:
+class Http2Preface(Struct, frozen=True):
     """HTTP/2 with prior knowledge, in clear text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Http1:
+class Http1(Struct, frozen=True):
     """A method and a space: HTTP/1.x, or near enough that an HTTP answer will be understood."""
 
     connect: bool = False  # the method is CONNECT
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """Nothing that is served here; no answer would be understood."""
 
 

@@ -10,8 +10,9 @@ A body is sent whole or visibly short: when it cannot be finished truthfully the
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from time import perf_counter
+
+from msgspec import Struct
 
 from mxart.body import Body, Source, Span
 from mxart.errors import BodyBroken
@@ -22,8 +23,7 @@ _SMALL_FILE = 16384  # a piece of a file up to this size is read and gathered, t
 _PIECE = 1 << 20  # bytes of a file handed to the transport at once; what `Progress` is exact to
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """How far a transmission has come. `first_byte` is of `time.perf_counter`; `body_bytes` without framing."""
 
     first_byte: float | None = None

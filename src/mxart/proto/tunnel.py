@@ -25,10 +25,10 @@ import select
 import socket
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from time import perf_counter
 
 import trio
+from msgspec import Struct
 from trio.socket import SocketType
 
 from mxart.errors import Disconnected
@@ -49,8 +49,7 @@ _BOTH = _READING | select.EPOLLOUT
 _MOVE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
-@dataclass(slots=True)
-class TunnelCounts:
+class TunnelCounts(Struct):
     """Bytes delivered so far: `up` from the client to the target, `down` back."""
 
     up: int = 0

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from mxart.digest import Digest
 from mxart.errors import NotFound
@@ -25,8 +26,7 @@ from mxart.repos.oci import media
 _log = logging.getLogger("mxart.replicate")
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """What was done. Counts are of blobs and bytes; `notes` are for the user."""
 
     digests: dict[str, str] = field(default_factory=dict)  # by what was asked for
@@ -41,8 +41,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """One image: by which tag or digest it is found, and under which tags it is to be there (maybe none).
 
     `listed`: it comes from a list, so that it is no error if it has gone since.

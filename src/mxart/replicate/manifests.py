@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import UpstreamFailed
@@ -48,8 +48,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Manifest).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """Something that a manifest refers to, as it describes it."""
 
     digest: Digest
@@ -58,8 +57,7 @@ class Part:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A manifest whose digest was checked. `foreign` are layers that are not for passing on."""
 
     digest: Digest

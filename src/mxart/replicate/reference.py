@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import BadRequest
@@ -12,8 +12,7 @@ from mxart.upstream.url import Url
 _HUB = "https://registry-1.docker.io"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A repository of a registry, and maybe one image of it: by `tag`, "" for none, or `digest`."""
 
     registry: str  # its URL: "https://registry.example:5000"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.config import Replicate
 from mxart.errors import BadRequest, Forbidden, MxartError, Problem, UpstreamFailed
@@ -31,16 +33,14 @@ _WRITING = Timeouts(first_byte=600.0, idle=60.0)
 _PATIENCE = Patience(rounds=5, first_pause=0.5, longest_pause=60.0, total=180.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """How a registry is reached: what it knows us by, and whom we believe (PEM; "": the system's certificates)."""
 
     credentials: Credentials = ANONYMOUS
     ca_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """What of an image, and how. `tags` are further names at the target; `chunk` is in bytes, 0 for the usual.
 
     `mount_from` are repositories of the target's registry that may have the blobs already.
@@ -61,9 +61,9 @@ async def from_registry(
     dialer: Dialer,
     state: Path | None,
     *,
-    choice: Choice = Choice(),  # a frozen value
-    source_access: Access = Access(),
-    target_access: Access = Access(),
+    choice: Choice = Choice(),  # noqa: B008  # a frozen value
+    source_access: Access = Access(),  # noqa: B008
+    target_access: Access = Access(),  # noqa: B008
     progress: Progress = silent,
 ) -> Outcome:
     """Copy `[http://]registry/name[:tag][@digest]` to `[http://]registry/name[:tag]`.
@@ -92,7 +92,7 @@ async def from_repository(
     state: Path,
     allowed: Replicate,
     *,
-    choice: Choice = Choice(),  # a frozen value
+    choice: Choice = Choice(),  # noqa: B008  # a frozen value
     credentials: Credentials = ANONYMOUS,
     progress: Progress = silent,
 ) -> Outcome:

@@ -8,10 +8,10 @@ looked for, too.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
+from msgspec import Struct, field
 
 from mxart.digest import Digest
 from mxart.errors import MxartError, NotFound, UpstreamFailed
@@ -24,8 +24,7 @@ _COMPANIONS = (".sig", ".att", ".sbom")
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """What is to be at the target in the end. `tags` and `companions` are for last."""
 
     root: Manifest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, UpstreamDenied, UpstreamFailed
@@ -47,16 +47,14 @@ class Refused(UpstreamFailed):
         return self.said in (401, 403)
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """An upload. `location` "": there is nothing to upload, the blob was mounted."""
 
     location: str
     chunk: int = 0  # the least size of a chunk but the last, in bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     status: int
     headers: Headers
     located: str

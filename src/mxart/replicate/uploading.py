@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import trio
+from msgspec import Struct
 
 from mxart.errors import MxartError, Problem
 from mxart.replicate.manifests import Part
@@ -36,8 +36,7 @@ _LONGEST_PAUSE = 600.0  # seconds; a Retry-After beyond it is an error
 Way = Literal["there", "mounted", "sent"]
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(Struct, frozen=True):
     """How blobs are sent. `mount_from` are repositories of the target's registry that may have them already."""
 
     chunk: int = USUAL_CHUNK  # bytes: what is lost when the way breaks, where the target keeps no half of a chunk

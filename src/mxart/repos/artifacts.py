@@ -15,9 +15,9 @@ import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamTimeout, UpstreamUnavailable

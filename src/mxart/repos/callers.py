@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from msgspec.structs import replace
 
 from mxart.access.base import ANYBODY, Grants
+from mxart.discreet import Discreet
 from mxart.message import Headers
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Discreet, frozen=True):
     """Who asks.
 
     `authorization` is for an upstream's eyes: the Authorization field of the request, "" if there is none or its
@@ -17,10 +19,12 @@ class Caller:
     stands behind the request, and `grants` what this request may do here.
     """
 
-    authorization: str = field(default="", repr=False)
+    hidden: ClassVar = frozenset({"authorization", "grants"})
+
+    authorization: str = ""
     name: str = ""
     token: str = ""
-    grants: Grants = field(default=ANYBODY, repr=False, compare=False)
+    grants: Grants = ANYBODY
 
     @classmethod
     def of(cls, headers: Headers) -> Caller:

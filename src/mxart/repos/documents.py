@@ -11,11 +11,12 @@ by looking at the catalog again, because another worker may have been faster.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import trio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Trace
@@ -32,8 +33,7 @@ _LONG = 512 << 10
 _TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrival:
+class _Arrival(Struct, frozen=True):
     found: Found
     outcome: Literal["hit", "miss", "revalidated", "stale"]
 

@@ -6,11 +6,11 @@ marked, or the failure itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
 import trio
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
@@ -29,8 +29,7 @@ _Asked_contra = TypeVar("_Asked_contra", bound=Listing | Referrers, contravarian
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[_Item]):
+class Fetched(Struct, Generic[_Item], frozen=True):
     """A whole list, the mirror it came from, and what may tell later that it is still the same ("": nothing)."""
 
     items: tuple[_Item, ...]
@@ -55,8 +54,7 @@ class Origin(Protocol[_Asked_contra, _Item]):
     def decode(self, data: bytes) -> tuple[_Item, ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival(Generic[_Item]):
+class Arrival(Struct, Generic[_Item], frozen=True):
     """A whole list. `warning` is set where it is stale."""
 
     items: tuple[_Item, ...]

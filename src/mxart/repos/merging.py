@@ -7,10 +7,10 @@ copy to show fails them all: an index is never silently short.  One that says th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import trio
+from msgspec import Struct
 from msgspec.structs import replace
 
 from mxart.errors import NotFound, Problem
@@ -25,8 +25,7 @@ Ask = Callable[[Trace], Awaitable[Indexed]]
 """Asks one member. Raises as Repository.index does."""
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     trace: Trace
     indexed: Indexed | None = None
     problem: Problem | None = None

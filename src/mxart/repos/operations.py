@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
+
+from msgspec import Struct
 
 from mxart.body import Source
 from mxart.digest import Digest
+from mxart.discreet import Discreet
 from mxart.message import Headers, Response
 from mxart.repos.publishing import Write
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Discreet, frozen=True):
     """A small file that must be whole and checked before anybody sees a byte of it: a manifest, an index.
 
     `package` and `path` are names within the repository (see store.base.FileRecord); `subject` is the
@@ -25,6 +26,8 @@ class Document:
     `credential`, here and below, is what upstream is shown instead of our own credentials.
     """
 
+    hidden: ClassVar = frozenset({"credential"})
+
     package: str
     path: str
     subject: str
@@ -35,47 +38,50 @@ class Document:
     kept: bool = False
     small: bool = False
     chosen: bool = False
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(Discreet, frozen=True):
     """A file of any size, streamed while it arrives; its name tells its digest, so it never changes.
 
     `head` says that only its head is asked for: that must not start a download.
     """
+
+    hidden: ClassVar = frozenset({"credential"})
 
     package: str
     path: str
     subject: str
     digest: Digest
     head: bool = False
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(Discreet, frozen=True):
     """A file of any size, streamed while it arrives, that never changes; its name does not tell its digest.
 
     A module's zip, a jar, a crate.  Nobody has the last of it before it was judged (Judging, Verifier).  `head` as
     for a Blob.
     """
 
+    hidden: ClassVar = frozenset({"credential"})
+
     package: str
     path: str
     subject: str
     head: bool = False
     kept: bool = False
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Discreet, frozen=True):
     """A sorted list of names: the versions' tags of a package, or the packages of the repository.
 
     AnyRead are the names after `after` in ASCII order, at most `limit` of them (None: all).  `path` is
     where a proxy keeps upstream's complete list.
     """
+
+    hidden: ClassVar = frozenset({"credential"})
 
     package: str
     path: str
@@ -84,17 +90,18 @@ class Listing:
     after: str = ""
     limit: int | None = None
     kept: bool = False
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Referrers:
+class Referrers(Discreet, frozen=True):
     """What refers to a manifest, signatures and SBOMs for instance (distribution-spec, "Listing Referrers").
 
     `digest` is the manifest that is referred to; it need not exist.  AnyRead are the descriptors of that
     `artifact_type` ("": of any) whose digest, as text, comes after `after`, in that order, at most `limit` of them
     (None: as many as fit into one answer).  `path` is where a proxy keeps upstream's complete list.
     """
+
+    hidden: ClassVar = frozenset({"credential"})
 
     package: str
     path: str
@@ -103,26 +110,26 @@ class Referrers:
     artifact_type: str = ""
     after: str = ""
     limit: int | None = None
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Discreet, frozen=True):
     """A document that tells what there is, and so is computed: a list of versions with what belongs to them.
 
     A local repository composes it from what its catalog holds, a proxy has upstream's own, a group merges its members'
     (roles.Indexing).  It changes with every publication, so it is served whole or not at all, never a range of it.
     """
 
+    hidden: ClassVar = frozenset({"credential"})
+
     package: str
     path: str
     subject: str
     head: bool = False
-    credential: str = field(default="", repr=False)
+    credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(Struct, frozen=True):
     """A name for whatever file an index says that it stands for now (roles.Aliasing)."""
 
     package: str
@@ -132,8 +139,7 @@ class Alias:
     head: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
+class Checksum(Struct, frozen=True):
     """The checksum of what `of` is served as, in hexadecimal (roles.Summing). `algorithm` is one of hashlib's."""
 
     path: str
@@ -148,8 +154,7 @@ class Checksum:
         return self.of.package
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Struct, frozen=True):
     """The names right below a path, which has no slash at its end and is "" for the repository's root.
 
     A proxy tells what it keeps.  `through` are the groups that it is asked through, whose rules count, too.
@@ -162,8 +167,7 @@ class Directory:
     through: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Static:
+class Static(Struct, frozen=True):
     """An answer that needs no bytes from anywhere, such as the ping of OCI."""
 
     response: Response
@@ -183,8 +187,7 @@ AnyRead = TypeVar("AnyRead", bound=Read)
 """One sort of what a repository is asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What upstream says, or we have measured, about a file. Validators are as sent, "" where absent.
 
     `checksum` is what the format's clients, or a Verifier, know these bytes by, in the format's own notation; "" if
@@ -199,16 +202,14 @@ class Facts:
     checksum: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """One page of upstream's list: its names, and the query that asks for the next one (None: it is the last)."""
 
     names: tuple[str, ...]
     following: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A file, ready to be answered with. Who holds it closes `content` if that is a source.
 
     `content` None: only the head was asked for.  `size` None: nobody can tell yet.  `digest` None, and `etag` "":
@@ -234,8 +235,7 @@ class Found:
             self.content.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """Names in ASCII order, whether there are more after them, and the Warning field's value if they are stale."""
 
     names: Sequence[str]
@@ -243,8 +243,7 @@ class Listed:
     warning: str = ""
 
 
-@dataclass(slots=True, eq=False)
-class Indexed:
+class Indexed(Struct, eq=False):
     """An index as it is now, in bytes. One that has not changed is the same object as before.
 
     `warning` is the Warning field's value if a part of it is stale, `modified` when it last changed, in seconds since
@@ -257,8 +256,7 @@ class Indexed:
     found: Found | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A name in a directory. `size` None: it is a directory itself; `modified` is in seconds since the epoch."""
 
     name: str
@@ -266,8 +264,7 @@ class Entry:
     modified: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """What an index says about one manifest (image-spec descriptor.md): for referrers.
 
     `json` is the whole object as an index shows it: these fields, annotations, and whatever we do not know.
@@ -280,8 +277,7 @@ class Descriptor:
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Referred:
+class Referred(Struct, frozen=True):
     """Descriptors in the order of their digests, whether there are more, and the Warning field's value if stale."""
 
     descriptors: Sequence[Descriptor]
@@ -289,16 +285,14 @@ class Referred:
     warning: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersPage:
+class ReferrersPage(Struct, frozen=True):
     """One page of upstream's referrers, and the query that asks for the next one (None: it is the last)."""
 
     descriptors: tuple[Descriptor, ...]
     following: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NoReferrers:
+class NoReferrers(Struct, frozen=True):
     """Upstream does not answer questions for referrers. `certain`: whatever they are about, as far as one can tell."""
 
     certain: bool

@@ -15,23 +15,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 from mxart.atomic import locked_directory, write_atomically
 from mxart.config import SUMDB_NAME
+from mxart.discreet import Discreet
 from mxart.errors import ConfigError
 from mxart.repos.go.notes import SignerKey
 from mxart.repos.go.trees import Tree, node_hash, peaks, record_hash, root
 from mxart.store.ledger import Ledger, LedgerBroken
 
 
-@dataclass(frozen=True, slots=True)
-class OwnKey:
+class OwnKey(Discreet, frozen=True):
     """The key, and where its mark lies."""
 
-    signer: SignerKey = field(repr=False)
+    hidden: ClassVar = frozenset({"signer"})
+
+    signer: SignerKey
     mark: Path
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from mxart.access.base import ANYBODY
 from mxart.errors import NotFound, UpstreamUnavailable

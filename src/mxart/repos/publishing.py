@@ -8,8 +8,9 @@ module's description) whole, with everything that becomes true with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import Problem
@@ -19,8 +20,7 @@ from mxart.store.changes import Change, View
 from mxart.store.published import Need, Referrer
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """Begin an upload of a package.
 
     With `digest` and its `path` the whole file follows in this request's body.  With `mount` and its `path`
@@ -37,8 +37,7 @@ class Begin:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """Append this request's body to an upload. `start` is where it believes that to be; None: wherever that is."""
 
     package: str
@@ -47,8 +46,7 @@ class Append:
     start: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """Append this request's body, which may be empty, and publish the upload under `path` if it has that digest."""
 
     package: str
@@ -59,8 +57,7 @@ class Finish:
     start: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far an upload has come."""
 
     package: str
@@ -68,8 +65,7 @@ class Progress:
     upload: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Throw an upload away."""
 
     package: str
@@ -77,8 +73,7 @@ class Cancel:
     upload: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """Publish a small file, this request's body.
 
     `digest` is what the client says it has, None if he does not; `tags` are to point at it, each with the path of
@@ -95,8 +90,7 @@ class Publish:
     conditions: Headers = Headers()
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Publish a file of any size, this request's body, that its format judges as a whole: see roles.Releasing.
 
     It never changes once it is published.  It has at most `most` bytes.  `package` and `path` "": only the file itself
@@ -112,8 +106,7 @@ class Release:
     sums: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(Struct, frozen=True):
     """Say something of what is published: a checksum of it, a list of versions.
 
     Nothing of this request's body, which has at most `most` bytes, is kept but what its format makes of it (see
@@ -126,8 +119,7 @@ class Remark:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(Struct, frozen=True):
     """Delete what lies at `path`: a file, or everything below. What that is, and of which package, is known there."""
 
     path: str
@@ -135,8 +127,7 @@ class Removal:
     package: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Delete a name. `version` is set where it is the name of a version: whatever tags it has go too.
 
     `beside` are other names that go with it.
@@ -152,24 +143,21 @@ class Delete:
 Write = Begin | Append | Finish | Progress | Cancel | Publish | Release | Remark | Delete | Removal
 
 
-@dataclass(frozen=True, slots=True)
-class Uploading:
+class Uploading(Struct, frozen=True):
     """An upload goes on: its first `offset` bytes are here."""
 
     upload: str
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A file is published under its digest."""
 
     digest: Digest
     mounted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """A small file is published, and these tags point at it. `subject`: what it is a referrer of."""
 
     digest: Digest
@@ -177,8 +165,7 @@ class Published:
     subject: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(Struct, frozen=True):
     """A file is published, and everybody knows it by this checksum. `new`: it was not there before.
 
     `path` is its name here, which may be another one than it came with; "" where it is the same.
@@ -190,15 +177,13 @@ class Released:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """A remark was right. `new`: something follows from it."""
 
     new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(Struct, frozen=True):
     """It is deleted, or the upload cancelled. `warning` is for the client's user, "" if there is nothing to say."""
 
     warning: str = ""
@@ -207,8 +192,7 @@ class Gone:
 Outcome = Uploading | Stored | Published | Released | Heard | Gone
 
 
-@dataclass(frozen=True, slots=True)
-class Derived:
+class Derived(Struct, frozen=True):
     """A small file that follows from another one, and is published with it."""
 
     path: str
@@ -216,8 +200,7 @@ class Derived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Struct, frozen=True):
     """What a format says of a file that is right. `tag` is the version's name, with the path of its own record.
 
     `checksum` is the same for files that the format holds to be the same, whatever their bytes.
@@ -231,8 +214,7 @@ class Judgement:
     derived: tuple[Derived, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """Where something is published, and when, in seconds since the epoch.
 
     `held` is set where it stays out of sight until all of it is there: the name under which the catalog has it
@@ -244,8 +226,7 @@ class Spot:
     held: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
+class Hearing(Struct, frozen=True):
     """What a remark comes to.
 
     `packages`: whoever makes it has to be allowed to publish one of these, if there are any.  `decide` is given those
@@ -256,8 +237,7 @@ class Hearing:
     decide: Callable[[View, Spot, Container[str]], Change]
 
 
-@dataclass(frozen=True, slots=True)
-class Inspection:
+class Inspection(Struct, frozen=True):
     """What a small file says about others. `nests`: it may need files that need others themselves."""
 
     needs: tuple[Need, ...] = ()

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from mxart.errors import Forbidden, NotFound, Problem, Unauthorized, UpstreamDenied
 from mxart.message import Trace

@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import trio
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, StorageFull, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
@@ -29,8 +30,7 @@ _log = logging.getLogger(__name__)
 _HOLD = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """How long upstream's word holds, in seconds; `offline`: it is never asked.
 
     Who waits for a revalidation longer than `patience` gets the old copy: clients give up after 15 to 30.  `relay`
@@ -68,8 +68,7 @@ class Verifier(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """One upstream as a repository sees it."""
 
     name: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from mxart.access.base import ANYBODY
 from mxart.message import Trace

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.errors import NotFound, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Headers, Trace
@@ -17,8 +18,7 @@ _HOLDS = 3600.0  # seconds until a GOPROXY is asked again whether it passes the 
 _PLAIN = Headers((("accept-encoding", "identity"),))
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """An upstream and where the database lies below its URL: "sumdb/sum.golang.org/", or "" for its own."""
 
     remote: Remote

@@ -8,8 +8,10 @@ name is looked up again, and the bytes are used further if it still means the sa
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
 from email.utils import formatdate, parsedate_to_datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mxart.body import Body, Source
 from mxart.digest import Digest
@@ -32,8 +34,7 @@ _LASTING = "max-age=31536000, immutable"
 _MOVING = "no-cache"
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     found: Found
     data: bytes
     generation: int
@@ -73,8 +74,7 @@ class Memory:
             self._held -= len(entry.data) + _ENTRY_COST
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
+class Stock(Struct, frozen=True):
     """The parts of the store that a repository uses."""
 
     blobs: Blobs
@@ -114,8 +114,7 @@ def moving(found: Found, warning: str = "") -> Found:
     return replace(found, headers=Headers.lowered(tuple(items)), ready=None, stale=found.stale or bool(warning))
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """A name's record, and the catalog's generation in which it was read."""
 
     record: FileRecord

@@ -17,7 +17,8 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mxart.body import Source
 from mxart.errors import BodyBroken, NotFound, Problem, UpstreamLoops, UpstreamUnavailable

@@ -11,8 +11,9 @@ import copy
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import Forbidden, NotFound, Problem, UpstreamFailed, UpstreamUnavailable
@@ -33,8 +34,7 @@ _MAX_HELD = 1024
 _log = logging.getLogger("mxart.sumdb")
 
 
-@dataclass(frozen=True, slots=True)
-class NoSums:
+class NoSums(Struct, frozen=True):
     """`sumdb = "off"`: upstream is believed, and clients ask the database elsewhere. See remote.Verifier."""
 
     async def verify(self, operation: Document | Artifact, checksum: str) -> None:

@@ -13,9 +13,9 @@ import contextlib
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import trio
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamFailed
@@ -35,8 +35,7 @@ TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """A tree, and the note by which it is signed."""
 
     tree: Tree
@@ -259,8 +258,7 @@ class Timeline:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Proven:
+class Proven(Struct, frozen=True):
     """Hashes of nodes, the tiles that it took, and which of them came from afar."""
 
     hashes: list[bytes]

@@ -12,10 +12,11 @@ import base64
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.access.base import WrongCredentials
 from mxart.access.control import NOBODY, Access, Principal
@@ -38,8 +39,7 @@ _REMEMBERED = 2048
 _MAX_TEXT = 8192  # longer credentials are looked at each time: memory is not for strangers to fill
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who asks. `ours`: by credentials of ours.  `foreign`: by somebody else's, which the caller holds for upstream.
 
     `until` is when what was shown runs out, in Unix time.

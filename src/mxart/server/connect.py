@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 from trio.socket import SocketType
 
 from mxart.body import Body

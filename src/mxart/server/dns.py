@@ -12,10 +12,10 @@ import ipaddress
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 import trio
+from msgspec import Struct, field
 
 from mxart.metrics import Metrics
 from mxart.proto.dns import Answer, Forward, Ignore, Key, Rules, refuse_stranger
@@ -68,16 +68,14 @@ class Seldom:
         return held
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(Struct):
     """A question that takes asking; `stale` is the answer if nobody knows a newer one."""
 
     asked: Forward
     stale: Found | None
 
 
-@dataclass(slots=True)
-class _Flight:
+class _Flight(Struct):
     done: trio.Event = field(default_factory=trio.Event)
     kept: Kept | None = None
     ede: tuple[int, str] = (Ede.OTHER, "")

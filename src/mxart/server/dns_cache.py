@@ -7,7 +7,8 @@ of any clock that does not jump.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.proto.dns import Key
 from mxart.proto.dns_kept import Kept
@@ -20,8 +21,7 @@ _STALE_SECONDS = 86400.0  # RFC 8767 section 5: a day to three
 _FAILURE_SECONDS = 5.0  # RFC 9520 section 3.2: at least one, at most five minutes
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """`age` is what to count down from the records' TTLs."""
 
     kept: Kept
@@ -31,8 +31,7 @@ class Found:
     """Whether, though it is stale, it is time to ask again before it is used."""
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     kept: Kept
     since: float
     size: int

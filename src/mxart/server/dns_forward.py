@@ -20,9 +20,10 @@ import secrets
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import trio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.config import parse_address
 from mxart.errors import MxartError
@@ -40,8 +41,7 @@ _WRONG = 16  # wrong answers until we ask over TCP
 _TELLING_LETTERS = 12  # fewer could look like ours by chance
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """A forwarder's address."""
 
     host: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from dataclasses import dataclass
 
 import trio
+from msgspec import Struct
 
 from mxart.server.dns import Responder, Seldom, Waiting
 
@@ -24,8 +24,7 @@ _PAUSE = 0.1  # seconds before reading again when the system has no room
 Ancillary = list[tuple[int, int, bytes]]
 
 
-@dataclass(slots=True)
-class _Sender:
+class _Sender(Struct):
     """A socket to answer by; closed when the last answer is out."""
 
     sock: socket.socket

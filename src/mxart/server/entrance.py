@@ -18,10 +18,10 @@ from __future__ import annotations
 import logging
 import math
 import socket
-from dataclasses import replace
 from functools import partial
 
 import trio
+from msgspec.structs import replace
 
 from mxart.config import Limits
 from mxart.errors import Disconnected, Forbidden, Problem

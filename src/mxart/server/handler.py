@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mxart.body import Body
 from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, UpstreamFailed
@@ -44,8 +46,7 @@ _REGISTRY = "/v2"
 _NEVER_REFUSED = frozenset(("/-/health", "/-/ready"))  # who asks for these decides whether we live
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(Struct):
     """How far a request has come: what its refusal, and the audit log, have to say."""
 
     repository: Repository | None = None

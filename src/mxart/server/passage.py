@@ -17,8 +17,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from mxart.domains import is_ip
 from mxart.proto.client_hello import UNRECOGNIZED_NAME, ClientHello, host_name
@@ -32,8 +33,7 @@ _SHOWN = 8  # names of a kind that a refusal tells
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
+class Door(Struct, frozen=True):
     """How a connection came in."""
 
     tls: bool  # TLS is ended here
@@ -48,25 +48,21 @@ def inside(door: Door, authority: str) -> Door:
     return Door(tls=True, plain=door.plain, through=found[0] if found is not None else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Terminate:
+class Terminate(Struct, frozen=True):
     """TLS ends here, with a certificate for this name; None: the client did not say."""
 
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class TellPlain:
+class TellPlain(Struct, frozen=True):
     """TLS where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(Struct, frozen=True):
     """HTTP in clear text; after CONNECT: whatever the connection itself says."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """Raw TCP to a target. `name` is what the client asked for."""
 
     target: Target
@@ -74,8 +70,7 @@ class Pass:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """Nothing. `status` and `reason` for who speaks HTTP; an alert (RFC 8446 section 6) for who speaks TLS.
 
     `allowed` is what would not be refused: a help for this network's own, and no strangers' business.

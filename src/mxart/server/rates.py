@@ -25,9 +25,10 @@ import mmap
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+
+from msgspec import Struct
 
 from mxart.config import Limits
 
@@ -37,8 +38,7 @@ _BURST_SECONDS = 10.0  # of the rate, where the configuration names no burst
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """A rate: nanoseconds between two requests, and how many may come at once. Pure."""
 
     interval: int

@@ -8,7 +8,7 @@ they are refused instead; and so is whoever has logged in here already.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from mxart.access.audit import Audit, Entry
 from mxart.access.base import Action, Denied, Grants, LoginWanted, NotAllowed, WrongCredentials

@@ -8,16 +8,16 @@ and nothing here ever names a host to dial.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
+from msgspec import Struct
+
 from mxart.errors import BadRequest, MisdirectedRequest, NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """Where a repository is to be found. `hosts` in lower case; `path` "" if it has no URL of its own by path."""
 
     repository: str
@@ -27,8 +27,7 @@ class Mount:
     index: bool = False  # it has one: /v1/ on its hosts is forwarded
 
 
-@dataclass(frozen=True, slots=True)
-class ToRepository:
+class ToRepository(Struct, frozen=True):
     """The repository, and the path below it, still escaped: "/v2/library/alpine/manifests/3.20".
 
     `namespace` is the `ns` parameter, if it was found by that.  `by` is how it was found; by host or `ns` the client
@@ -38,25 +37,22 @@ class ToRepository:
     repository: str
     path: str
     namespace: str = ""
-    by: Literal["host", "ns", "path"] = field(default="path", compare=False)
+    by: Literal["host", "ns", "path"] = "path"
 
 
-@dataclass(frozen=True, slots=True)
-class ToIndex:
+class ToIndex(Struct, frozen=True):
     """The old API below /v1/, for the index of a repository."""
 
     repository: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToOwn:
+class ToOwn(Struct, frozen=True):
     """One of the program's own pages below `/-/`."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToTokens:
+class ToTokens(Struct, frozen=True):
     """A host whose token endpoint we are; nothing else is served there."""
 
 

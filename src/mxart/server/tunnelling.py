@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from time import perf_counter
 
 import trio
+from msgspec import Struct
 
 from mxart.errors import LoopDetected, MxartError, Problem
 from mxart.message import Peer
@@ -38,8 +38,7 @@ _LOOP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What a tunnel is for."""
 
     target: Target

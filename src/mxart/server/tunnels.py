@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import Tunnel, parse_address
 
@@ -13,8 +14,7 @@ _HTTPS = 443
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Where a tunnel leads. `explicit`: the configuration's own `to`, so that loopback is meant if it says so."""
 
     host: str
@@ -31,8 +31,7 @@ def target_of(to: str) -> Target:
     return Target(host, port, explicit=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reach:
+class _Reach(Struct, frozen=True):
     """Networks, and the ports in them that may be reached; none: all."""
 
     networks: tuple[Network, ...]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
+
+from msgspec import Struct
 
 from mxart.setup.containerd import containerd, cri, nerdctl
 from mxart.setup.containers import containers
@@ -20,8 +21,7 @@ Mode = Literal["mirror", "transparent", "proxy"]
 Planner = Callable[[Server, Files], Plan]
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True):
     """`restart`: what has to be run for a daemon to see a CA that the machine trusts anew."""
 
     about: str

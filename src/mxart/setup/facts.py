@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from mxart.claims import ca_scope, claimed_hosts, own_names
 from mxart.config import Config, Repository, parse_address
@@ -21,8 +22,7 @@ _WRITE = "write http://host:port or https://host:port, nothing behind it"
 _ANY = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Struct, frozen=True):
     """A registry whose name clients go on using, while they are told to ask us.
 
     `prefix` is what its images are called below our URL ("" for the root), None if no path leads there.
@@ -35,8 +35,7 @@ class Registry:
     by_namespace: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """`ca` is the certificate to trust as PEM, "" where there is none to be told of.
 
     `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none. `claimed` are the

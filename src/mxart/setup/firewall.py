@@ -13,7 +13,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import PRIVATE_NETWORKS, Config, Listener, parse_address
 from mxart.domains import is_ip
@@ -30,8 +31,7 @@ _MISSING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """Where the connections to a port go: a listener's port, and its address if it has one of its own."""
 
     port: int

@@ -8,8 +8,9 @@ have to change against the user's own will is a conflict: the plan's content has
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 HEADER = "# Written by `mxart setup`, which replaces the whole file."
 """How a file begins that is ours alone."""
@@ -31,8 +32,7 @@ class Files(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """A file's whole content to be. `owned`: nobody else writes it, so no copy of what was there is kept."""
 
     path: str
@@ -42,8 +42,7 @@ class Change:
     owned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(Struct, frozen=True):
     """The user has set something else. `key` is empty where the whole file is his."""
 
     path: str
@@ -57,8 +56,7 @@ class Conflict:
         return f"{self.path}: {self.key} is {_shown(self.theirs)}; ours would be {_shown(self.ours)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """`commands` are run by the user after the changes; plans add up."""
 
     changes: tuple[Change, ...] = ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
+
+from msgspec import Struct
 
 from mxart.body import Source
 from mxart.digest import Digest
@@ -76,8 +77,7 @@ Origin = Callable[[Sink], Awaitable[None]]
 """Delivers bytes into a sink until the end, resuming by itself; raises a Problem when it has to give up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """A running or finished download that one reader follows. The reader closes `source`."""
 
     source: Source
@@ -86,8 +86,7 @@ class Joined:
     digest: Digest | None = None  # None: not known before the end
 
 
-@dataclass(frozen=True, slots=True)
-class Unjudged:
+class Unjudged(Struct, frozen=True):
     """A whole file that nobody has vouched for yet.
 
     `file` is for reading, from its first byte on, and can be sought in; its calls block.  It is closed when the
@@ -180,8 +179,7 @@ class DigestMismatch(BadRequest):
         self.found = found
 
 
-@dataclass(slots=True)
-class UploadState:
+class UploadState(Struct):
     """An upload as it stood when somebody looked."""
 
     id: str  # unguessable
@@ -262,8 +260,7 @@ class Turns(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(Struct, frozen=True):
     """A file of a repository: a name for a blob, and how it was last confirmed. Times are seconds since the epoch."""
 
     repository: str
@@ -280,8 +277,7 @@ class FileRecord:
     checksum: str = ""  # what its format's clients know these bytes by, in the format's notation; "" if nothing
 
 
-@dataclass(frozen=True, slots=True)
-class VersionRecord:
+class VersionRecord(Struct, frozen=True):
     """A version of a package (an OCI manifest, by digest), or a tag that points at one."""
 
     name: str  # the digest, or the tag

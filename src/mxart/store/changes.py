@@ -8,14 +8,14 @@ transaction that makes it, which no other writer is in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.store.base import FileRecord, VersionRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something that was said of a path in a repository and that no file tells. `value` "": no more.
 
     It outlasts the files: that a number was given away is true after what it was given to is deleted.
@@ -27,8 +27,7 @@ class Note:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What becomes true together: first goes what is `gone`, pairs of a repository and a path, then all else is put.
 
     What is put replaces what has its name.  `tags` are pairs of a tag and its own file record; a tag goes with that.
@@ -56,8 +55,7 @@ def held_name(repository: str, user: str) -> str:
     return f"{repository}{HELD}{user}"
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
+class Child(Struct, frozen=True):
     """A name right below a folder. `record` None: it is a folder, too; `package` is that of a file in it."""
 
     name: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import Problem
@@ -59,8 +59,7 @@ _USAGE = "SELECT r.name, u.files, u.bytes FROM usage u JOIN repositories r ON r.
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTag:
+class KeptTag(Struct, frozen=True):
     """A tag and the document that it points at; `total` is of all that this needs, as far as it is here, each once.
 
     Sizes are in bytes, times seconds since the epoch, `used` to half a minute or so; None: never.
@@ -75,8 +74,7 @@ class KeptTag:
     used: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptVersion:
+class KeptVersion(Struct, frozen=True):
     """A version of a package, tagged or not. `subject` and `artifact_type` of a referrer, "" for others."""
 
     digest: Digest

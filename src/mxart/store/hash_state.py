@@ -17,9 +17,10 @@ import ctypes
 import hashlib
 import platform
 import ssl
-from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.digest import Hash
 
@@ -38,8 +39,7 @@ class ResumableHash(Hash, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Functions:
+class _Functions(Struct, frozen=True):
     """What libcrypto has for one algorithm."""
 
     start: ctypes._NamedFuncPointer

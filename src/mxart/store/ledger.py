@@ -21,11 +21,11 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec import Struct
 
 from mxart import database
 from mxart.errors import Problem, StorageFull, UpstreamUnavailable
@@ -70,8 +70,7 @@ _TOGETHER = 500  # records in one transaction
 Node = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What is to be recorded: under which name, and where it came from (a repository). `added`: Unix time."""
 
     name: str
@@ -80,8 +79,7 @@ class Entry:
     added: float
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """What is recorded under a name."""
 
     number: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
-from dataclasses import replace as changed
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace as changed
 
 from mxart.digest import Digest
 from mxart.store.base import FileRecord
@@ -271,8 +272,7 @@ def _since(record: FileRecord, kept: FileRecord | None) -> FileRecord:
     return changed(record, created=kept.created) if kept is not None and same else record
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
+class _Gone(Struct, frozen=True):
     """What went in one transaction; `more` has still to go."""
 
     tags: tuple[str, ...]

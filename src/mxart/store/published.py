@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import MxartError
 from mxart.store.base import FileRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """What a published file refers to by digest.
 
     One of `paths`, names in the same repository, must be there; without any it may be missing, and is kept while
@@ -24,8 +24,7 @@ class Need:
     paths: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(Struct, frozen=True):
     """What a file says about another one of its package, its subject, which need not be there.
 
     `descriptor` is the entry, as JSON, under which it is listed among the subject's referrers.
@@ -36,16 +35,14 @@ class Referrer:
     descriptor: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """What must be so for a publication to happen: of the digest that a path holds then, None if it holds nothing."""
 
     path: str
     holds: Callable[[Digest | None], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(Struct, frozen=True):
     """A file under its immutable name, and all that becomes true with it.
 
     `tags` are pairs of a tag and the path of its own file record.  `nests`: it may need files that need files
@@ -62,8 +59,7 @@ class Publication:
     beside: tuple[FileRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrerRecord:
+class ReferrerRecord(Struct, frozen=True):
     """One of a subject's referrers."""
 
     digest: Digest
@@ -73,8 +69,7 @@ class ReferrerRecord:
     json: bytes  # the descriptor of its publication
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A name under which a file is kept."""
 
     repository: str
@@ -82,8 +77,7 @@ class Holder:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(Struct, frozen=True):
     """What went: the tags that pointed at it; and by how many files of its package it is needed still."""
 
     tags: tuple[str, ...]

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import monotonic
+
+from msgspec import Struct
 
 from mxart.digest import Hash
 from mxart.message import Tap
@@ -33,8 +34,7 @@ _WRITEBACK = 8 * 1024 * 1024
 _CALM = 1.0  # seconds: a download that is over by then is written back when its readers have it
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(Struct, frozen=True):
     """How a stretch ended."""
 
     rest: bytes = b""  # what was taken from the tap and could not be written

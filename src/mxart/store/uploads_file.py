@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import monotonic
+
+from msgspec import Struct
 
 from mxart.message import Tap
 from mxart.store.files import WriteAt, finish_writeback, start_writeback
@@ -30,8 +31,7 @@ _WRITEBACK = 8 * 1024 * 1024  # bytes
 _BEHIND = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(Struct, frozen=True):
     """How a stretch ended."""
 
     taken: int  # bytes from the tap; if they could not be written they are lost

@@ -17,9 +17,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import trio
+from msgspec import Struct, field
 
 from mxart.digest import Digest
 from mxart.errors import Disconnected, Problem, TooLarge
@@ -48,8 +48,7 @@ class Threads:
         self.naming = trio.CapacityLimiter(8)  # these are quick, and are not to stand behind the others
 
 
-@dataclass(slots=True)
-class _Batch:
+class _Batch(Struct):
     """What was received together."""
 
     chunks: list[bytes] = field(default_factory=list)

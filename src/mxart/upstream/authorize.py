@@ -7,7 +7,8 @@ anonymous token is ever obtained.  What a mirror wanted is remembered with the m
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mxart.message import Headers
 from mxart.upstream.base import Ask

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from mxart.message import Headers
 from mxart.upstream.payload import Outgoing
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """One question to an upstream.
 
     `path` is escaped, with its query, relative to the upstream's URL, without a leading slash.  An

@@ -6,13 +6,12 @@ every GET of a manifest, and no HEAD: that is what moving tags are revalidated b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mxart.message import Headers
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """Requests that are left, and of how many; `limit` is 0 where that is not told."""
 
     remaining: int

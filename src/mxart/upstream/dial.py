@@ -24,9 +24,9 @@ import math
 import os
 import socket
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 import trio
+from msgspec import Struct
 
 from mxart.config import Upstreams
 from mxart.errors import Forbidden
@@ -62,8 +62,7 @@ def refuse_reason(address: Address, own_addresses: Collection[Address], explicit
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Wish:
+class _Wish(Struct, frozen=True):
     """Why a place is to be dialled, and so what must not be."""
 
     tunnel: bool = False

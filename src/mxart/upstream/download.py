@@ -16,10 +16,10 @@ from __future__ import annotations
 import logging
 import random
 import re
-from dataclasses import replace
 from typing import Protocol
 
 import trio
+from msgspec.structs import replace
 
 from mxart.errors import Problem, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Tap

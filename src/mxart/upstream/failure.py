@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from dataclasses import dataclass
 from enum import Enum
 
 import h11
+from msgspec import Struct
 
 from mxart.errors import (
     MxartError,
@@ -25,8 +25,7 @@ from mxart.errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What follows from a cause: the answer if nothing else helps, and what may be tried before."""
 
     problem: type[UpstreamFailed | UpstreamTimeout | UpstreamUnavailable]

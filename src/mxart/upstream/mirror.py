@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from mxart.errors import ConfigError
 from mxart.upstream.breaker import Breaker
@@ -12,8 +12,7 @@ from mxart.upstream.url import Url
 _REMEMBERED = 1024
 
 
-@dataclass(slots=True, eq=False)
-class Mirror:
+class Mirror(Struct, eq=False):
     """One server that has what the upstream has, and how it fares."""
 
     text: str  # as configured

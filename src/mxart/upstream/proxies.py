@@ -10,11 +10,11 @@ import re
 import socket
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import trio
+from msgspec import Struct
 from socksio import SOCKS5AuthMethod, SOCKS5AuthMethodsRequest, SOCKS5Command, SOCKS5CommandRequest, SOCKS5ReplyCode
 from socksio import SOCKS5UsernamePasswordRequest as SOCKS5Login
 
@@ -27,8 +27,7 @@ _HEAD_LIMIT = 16384
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[^\r\n]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(Struct, frozen=True):
     """One station on the way to an upstream. `repr` and `str` hide the password."""
 
     scheme: Literal["http", "socks5", "l4"]

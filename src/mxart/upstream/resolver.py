@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import trio
+from msgspec import Struct
 
 from mxart.errors import ConfigError
 from mxart.upstream.failure import Cause, Trouble, reason
@@ -25,8 +25,7 @@ _STALE = 3600.0  # an old answer is better than none
 _REMEMBERED = 1024
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(Struct):
     addresses: list[str]
     expires: float
 

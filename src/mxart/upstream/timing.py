@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct
 
 _FAR = 1_000_000_000  # more seconds than this is a point in time that somebody sent as a number
 _LONGEST = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """Every phase has one, none is a total: a slow download that moves goes on for days."""
 
     connect: float = 10.0  # one address: TCP, the proxies in between, TLS
@@ -20,8 +20,7 @@ class Timeouts:
     queue: float = 120.0  # waiting for a free place among the upstream's transfers
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How often and how long a question is asked again before its asker is told."""
 
     rounds: int = 3  # times that the mirrors are gone through

@@ -18,15 +18,16 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import urlencode
 
 import msgspec
 import trio
+from msgspec import Struct, field
 
+from mxart.discreet import Discreet
 from mxart.upstream.challenge import Challenge
 from mxart.upstream.failure import Cause, Trouble, status_trouble
 from mxart.upstream.url import Origin, Url, is_ip, same_site
@@ -37,16 +38,17 @@ _SHORTEST_LIFE = 60.0  # seconds; also what holds where nothing is said
 _REMEMBERED = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Discreet, frozen=True):
     """What an upstream knows us by: a user's name and password, or a static bearer token, or nothing.
 
     The name "<token>" says that the password is an identity (refresh) token, as docker stores them.
     """
 
+    hidden: ClassVar = frozenset({"password", "token"})
+
     username: str = ""
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
+    password: str = ""
+    token: str = ""
 
     @property
     def anonymous(self) -> bool:
@@ -81,8 +83,7 @@ class _Answer(msgspec.Struct):
     issued_at: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Struct, frozen=True):
     """What a token is to be for: the key under which it is remembered."""
 
     realm: Url
@@ -101,8 +102,7 @@ class Want:
         return Challenge("bearer", parameters)
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(Struct):
     lock: trio.Lock = field(default_factory=trio.Lock)
     token: str = ""
     renew_at: float = 0.0  # trio's clock

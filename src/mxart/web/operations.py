@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Generic, Literal, TypeVar, cast, get_args, get_type_hints
@@ -60,8 +59,7 @@ P = TypeVar("P", bound=Record)
 B = TypeVar("B", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(Struct, frozen=True):
     """What a caller must be allowed. `repository` and `package` name the parameters that say of what.
 
     No action: anybody may ask, and is shown what he may read.  `login`: somebody in particular.  Without a
@@ -93,8 +91,7 @@ class Needs:
 ANYBODY = Needs()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[P, B]):
+class Asked(Struct, Generic[P, B], frozen=True):
     """A request for an operation, decoded. The caller is allowed what the operation needs."""
 
     request: Request
@@ -103,8 +100,7 @@ class Asked(Generic[P, B]):
     body: B
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[P, B]):
+class Operation(Struct, Generic[P, B], frozen=True):
     """One line of the table. `name` is unique, and the document's operationId; `tag` groups operations there.
 
     `changes`: a call is noted in the audit log.  `secret`: nobody may keep the answer.
@@ -164,8 +160,7 @@ class Operation(Generic[P, B]):
             raise BadRequest(f"the body is not JSON: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """A path of the table: what it names, and which operations there are by method."""
 
     in_path: dict[str, str]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from mxart.access.base import Action
 from mxart.access.control import Access, principal_of
@@ -59,8 +59,7 @@ class ReplicationWish(Record, frozen=True, kw_only=True):
     token: Annotated[str, Meta(max_length=16384, description="A bearer token, instead of user and password.")] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Copying:
+class Copying(Struct, frozen=True):
     """What copies need: how to dial, where is kept what was begun, which registries are allowed, and to whom."""
 
     dialer: Dialer

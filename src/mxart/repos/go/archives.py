@@ -12,8 +12,9 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 MAX_ENTRIES = 100_000
 _MAX_DIRECTORY = 64 << 20
@@ -34,8 +35,7 @@ class BadArchive(ValueError):
     """It is no zip archive, or one that is not read here; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A file or folder (its name ends with a slash) of an archive, as its directory tells."""
 
     name: str

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.repos.go.imports import is_below
 from mxart.repos.go.paths import GOPKG, split_major
@@ -23,8 +24,7 @@ SHORT = 12
 """Digits of a commit's name in a pseudo-version."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where in its repository a module lies: in `folder`, "" for the root.
 
     `major` is how its path ends: "/v2", ".v2", "".
@@ -88,8 +88,7 @@ class Place:
         return fits(self.module, version.removesuffix(INCOMPATIBLE))
 
 
-@dataclass(frozen=True, slots=True)
-class Tagged:
+class Tagged(Struct, frozen=True):
     """The versions that are tagged, each sort in order.
 
     Those of `foreign` are of another major version: they are `+incompatible` ones where no go.mod is.

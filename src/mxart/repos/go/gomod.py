@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.repos.go.versions import is_version, order
 
@@ -16,8 +17,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`|[\[\](),]|[^\s\[\](),"`]+')
 _GO = re.compile(r"(?P<major>[0-9]{1,4})\.(?P<minor>[0-9]{1,4})(?:[.rb].*)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class GoMod:
+class GoMod(Struct, frozen=True):
     """`module` "" where there is none; `go` as two numbers, (0, 0) where there are none."""
 
     module: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.repos.go.paths import check_path, shown
 
@@ -16,8 +17,7 @@ _BY_OWNER = ("github.com", "bitbucket.org")
 _ELEMENT = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(Struct, frozen=True):
     """The repository at `url` holds the modules whose paths begin with `path`; that stands for a folder of it."""
 
     path: str

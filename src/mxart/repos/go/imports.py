@@ -7,8 +7,9 @@ its head; since Go 1.25 a fourth word may name the folder of the repository that
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from html.parser import HTMLParser
+
+from msgspec import Struct
 
 from mxart.repos.go.paths import shown
 
@@ -16,8 +17,7 @@ MAX_PAGE = 1 << 20
 """Bytes of a page that are looked at: a head is never longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
+class Import(Struct, frozen=True):
     """What one such element says."""
 
     root: str

@@ -11,10 +11,13 @@ import base64
 import binascii
 import hashlib
 import re
-from dataclasses import dataclass, field
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+
+from mxart.discreet import Discreet
 
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
@@ -28,8 +31,7 @@ class BadNote(ValueError):
     """This is no note, or not one that the key has signed; the text says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifierKey:
+class VerifierKey(Struct, frozen=True):
     """A public key and the name of whose it is, such as "sum.golang.org"."""
 
     name: str
@@ -64,12 +66,13 @@ class VerifierKey:
         raise BadNote(f"it is not signed by the key {self.name}+{self.hash.hex()}")
 
 
-@dataclass(frozen=True, slots=True)
-class SignerKey:
+class SignerKey(Discreet, frozen=True):
     """A private key, for signing notes of our own."""
 
+    hidden: ClassVar = frozenset({"_private"})
+
     name: str
-    _private: bytes = field(repr=False)
+    _private: bytes
 
     @classmethod
     def generate(cls, name: str) -> SignerKey:

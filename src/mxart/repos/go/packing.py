@@ -13,9 +13,10 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
+
+from msgspec import Struct
 
 from mxart.repos.go import gomod
 
@@ -26,8 +27,7 @@ _VENDOR = "vendor/"
 _MENDED = (1, 24)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """A file of a module: its name there, and where it is read."""
 
     name: str

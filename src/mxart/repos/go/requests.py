@@ -7,10 +7,11 @@ The path is below the repository's own: `/github.com/!burnt!sushi/toml/@v/v1.2.3
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from mxart.errors import BadRequest, NotFound
 from mxart.message import Headers
@@ -30,8 +31,7 @@ CACHED_ONLY = "/cached-only/"
 _FILE = re.compile(r"(?P<version>.+)\.(?P<kind>info|mod|zip)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A list of versions, the latest of them, or a file of one.
 
     `path` is the request's own without percent escapes: what it is called in the upstream and in the catalog.

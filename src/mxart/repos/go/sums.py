@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from mxart.errors import BadRequest, NotFound
 from mxart.repos.go.notes import VerifierKey
@@ -27,8 +28,7 @@ _CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
 SUM_GOLANG_ORG = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """The answer to a look-up: a record of the tree by its number, and the signed tree that it is said to be in."""
 
     number: int
@@ -63,8 +63,7 @@ class Record:
             raise ValueError(f"the record says nothing of {module}@{version}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
+class Database(Struct, frozen=True):
     """Whose word is taken, and its URL where that was given: then no proxy is asked to pass it on."""
 
     key: VerifierKey
@@ -84,8 +83,7 @@ class Database:
         return cls(VerifierKey.parse(key), url)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What a request to `sumdb/<database>/…` wants to know. `path` is all of it, without percent escapes."""
 
     database: str
@@ -106,8 +104,7 @@ class Asked:
         return self.kind in ("lookup", "tile")
 
 
-@dataclass(frozen=True, slots=True)
-class SumsDocument(Document):
+class SumsDocument(Document, frozen=True):
     """A document that a Verifier answers with, for it knows what is in it."""
 
     asked: Asked = field(default=Asked("", "supported", ""))
@@ -151,8 +148,7 @@ def lookup_path(module: str, version: str) -> str:
     return f"lookup/{escape(module)}@{escape(version)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(Struct, frozen=True):
     """The checksums of a version, as "h1:…": of its zip, and of its go.mod."""
 
     zip: str

@@ -17,8 +17,9 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 HEIGHT: Final = 8  # of tiles: the only one that the go command asks for
 WIDTH: Final = 1 << HEIGHT
@@ -37,8 +38,7 @@ class Inconsistent(ValueError):
     """Tiles that do not hash to the root they should: at least one of them is wrong, nobody can tell which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """A tree by the number of its records and its root's hash: what is signed."""
 
     size: int
@@ -94,8 +94,7 @@ def root(hashes: Sequence[bytes]) -> bytes:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
+class Tile(Struct, frozen=True):
     """The tile `number` of a level, or its first `width` hashes; of level DATA, its records."""
 
     level: int

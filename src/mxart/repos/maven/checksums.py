@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from mxart.repos.maven.coordinates import ALGORITHMS, Algorithm
 
@@ -24,8 +25,7 @@ _HEX = re.compile(r"[0-9a-fA-F]+")
 _BYTES = re.compile(r"(?:[0-9a-fA-F]{2,8}[ \t]+)+[0-9a-fA-F]{2,8}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(Struct, frozen=True):
     """The checksums of some bytes, in lower case."""
 
     md5: str

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
+
+from msgspec import Struct
 
 from mxart.errors import BadRequest, NotFound
 from mxart.repos.maven.versions import SNAPSHOT, build_of, is_base_snapshot
@@ -41,8 +42,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SAFE = "/+~!$&'=@"  # what needs no escape in a path (RFC 3986 section 3.3)
 
 
-@dataclass(frozen=True, slots=True)
-class FilePath:
+class FilePath(Struct, frozen=True):
     """A file of a version.
 
     `version` is the version's own, that of its directory; `value` is how the file has it: with a snapshot's time and
@@ -107,8 +107,7 @@ class FilePath:
         return f"{self.group}:{self.artifact}:{self.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataPath:
+class MetadataPath(Struct, frozen=True):
     """A list: the builds of `version`, where that is told; else an artifact's versions, or a group's plugins.
 
     The path does not tell which of the two: com/example/app may be both, an artifact and a group.
@@ -132,8 +131,7 @@ class MetadataPath:
         return f"the {METADATA} of {name}{':' if self.version else ''}{self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixesPath:
+class PrefixesPath(Struct, frozen=True):
     """The list of what paths here begin with."""
 
     path: str = PREFIXES
@@ -143,8 +141,7 @@ class PrefixesPath:
         return PREFIXES
 
 
-@dataclass(frozen=True, slots=True)
-class ChecksumPath:
+class ChecksumPath(Struct, frozen=True):
     """The checksum of a file or list, as hexadecimal text."""
 
     path: str
@@ -159,8 +156,7 @@ class ChecksumPath:
         return f"the {self.algorithm} of {self.of}"
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryPath:
+class DirectoryPath(Struct, frozen=True):
     """A directory; "" is the root.
 
     `slash`: its name ended with one, as relative links in its listing need it.

@@ -7,9 +7,10 @@ builds).  One file may be the first two at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from xml.sax.saxutils import escape
+
+from msgspec import Struct
 
 from mxart.repos.maven.coordinates import FilePath, MetadataPath
 from mxart.repos.maven.markup import BadMarkup, read
@@ -19,8 +20,7 @@ MAX_ENTRIES = 100_000
 """Versions, builds or plugins: nobody has that many, and a longer list would keep a worker from everybody else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plugin:
+class Plugin(Struct, frozen=True):
     """A plugin of a group: `mvn <prefix>:goal` stands for it."""
 
     prefix: str
@@ -28,8 +28,7 @@ class Plugin:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """The newest file of a snapshot with this classifier and extension; `updated` as 20240102030405."""
 
     classifier: str
@@ -38,8 +37,7 @@ class Build:
     updated: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(Struct, frozen=True):
     """What such a file says; "", 0 and () where it does not say it.
 
     `version` is a snapshot's; `time` and `number` are those of its newest build; `versions` in the file's order.

@@ -7,7 +7,8 @@ of plugins said of it.  The lists follow by themselves: they are computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mxart.errors import MethodNotAllowed, NotFound
 from mxart.repos.maven.builds import forgotten

@@ -8,8 +8,9 @@ here lists are only listened to (module submissions).  What they say of versions
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from mxart.body import Body
 from mxart.errors import BadRequest, Conflict, MethodNotAllowed, NotFound, UnsupportedMediaType

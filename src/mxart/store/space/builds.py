@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.config import Retention
 from mxart.patterns import PathPattern
 from mxart.store.space.retention import DAY, Going, why_not_kept
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A file of a package; `created` is when it came, in seconds since the epoch."""
 
     path: str
@@ -28,8 +28,7 @@ class File:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(Struct, frozen=True):
     """The files of one kind that a build of a version brought: a file, and what signs it."""
 
     version: str

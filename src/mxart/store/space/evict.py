@@ -11,7 +11,8 @@ import heapq
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.store.space.ledger import BATCH, Ledger
@@ -44,8 +45,7 @@ _DROP = "DELETE FROM files WHERE package = ? AND digest = ?"
 _DROP_VERSION = "DELETE FROM versions WHERE package = ? AND name = ?"  # a version is named by its digest
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Unit:
+class _Unit(Struct, frozen=True, order=True):
     """Files of a package with the same digest. In the order in which they go."""
 
     used: float

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from mxart.config import Retention
 from mxart.patterns import PathPattern
@@ -26,8 +27,7 @@ _TOGETHER = 100  # tags in a bundle
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})(\..+)?\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(Struct, frozen=True):
     """A tag; `created` is when it was pointed there, in seconds since the epoch."""
 
     name: str
@@ -35,8 +35,7 @@ class Tag:
     created: float
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """A manifest, what it links (parts and manifests of its package) and what it is attached to ("": nothing)."""
 
     digest: str
@@ -47,8 +46,7 @@ class Manifest:
     subject: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
+class Package(Struct, frozen=True):
     """A package of a repository. `parts` are sizes, by digest, of what manifests link and what is no manifest."""
 
     name: str
@@ -57,8 +55,7 @@ class Package:
     parts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Going:
+class Going(Struct, frozen=True):
     """A tag, a manifest or a build that goes, and why."""
 
     what: Literal["tag", "manifest", "build"]
@@ -71,8 +68,7 @@ Note = Callable[[str, Going, int], None]
 """Told what goes: the package, what and why, and how many bytes come free; for what hangs together, with its first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """What hangs together and goes at once: tags, and manifests that nothing else needs.
 
     `freed` are sizes by digest.  `near`: what these manifests hold, of which some may stay for another reason.

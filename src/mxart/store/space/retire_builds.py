@@ -10,7 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mxart.store.rows import RECORDS, as_record, put_tag
 from mxart.store.space.builds import Build, File, plan_builds, read_builds

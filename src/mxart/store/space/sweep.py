@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.store.files import remove
@@ -22,8 +23,7 @@ from mxart.store.space.ledger import Ledger
 BATCH = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Loose:
+class Loose(Struct, frozen=True):
     """A file in a store that no row named when it was looked at."""
 
     digest: Digest
