@@ -9,16 +9,12 @@ import zipfile
 from kit.bodies import GivenBody
 from kit.publishing import EVERYTHING
 from kit.repos import World, body_of
-from mxart.digest import Digest
-from mxart.message import Headers
 from mxart.repos.callers import Caller
-from mxart.repos.go.format import Go
 from mxart.repos.group import Group
 from mxart.repos.local import Local
-from mxart.repos.maven import coordinates, writes
-from mxart.repos.maven.coordinates import ALGORITHMS
+from mxart.repos.maven.coordinates import ALGORITHMS, file_path
+from mxart.repos.maven.format import Maven
 from mxart.repos.maven.writes import Policy
-from mxart.repos.operations import Artifact, File, Operation
 
 ALGORITHMS_OF_WAGON = ("sha1", "md5")
 
@@ -40,29 +36,21 @@ def pom(group: str = "org.example", artifact: str = "app", version: str = "1.0",
     ).encode()
 
 
+def sample(path: str, mark: str = "") -> bytes:
+    """Bytes that are what a path says; `mark` makes them others."""
+    place = file_path(path)
+    if place.extension == "pom":
+        return pom(place.group, place.artifact, place.version, mark)
+    if place.extension.endswith(".asc"):
+        return f"-----BEGIN PGP SIGNATURE-----\n{mark}\n".encode()
+    if place.extension.endswith((".json", "module")):
+        return f'{{"mark": "{mark}"}}'.encode()
+    return jar(mark)
+
+
 def sums(data: bytes) -> dict[str, str]:
     """All checksums of some bytes, by algorithm."""
     return {algorithm: hashlib.new(algorithm, data, usedforsecurity=False).hexdigest() for algorithm in ALGORITHMS}
-
-
-class Form(Go):
-    """Files that are deployed and read, and no more: the format without what it computes."""
-
-    releasing = writes.Releases()  # type: ignore[assignment]  # of another format
-
-    def __init__(self, policy: Policy = "mixed", elsewhere: tuple[str, ...] = ()) -> None:
-        self.assembling = writes.Deploys(policy, elsewhere)  # type: ignore[assignment]  # Go has none
-
-    def parse(self, method: str, path: str, query: str, headers: Headers, root: str = "") -> Operation:
-        place = coordinates.parse(path)
-        if method not in ("GET", "HEAD"):
-            return writes.parse(method, place, headers)
-        return Artifact(place.package, place.path, "artifact")
-
-    def fields(
-        self, operation: File, digest: Digest | None, media_type: str, checksum: str
-    ) -> tuple[tuple[str, str], ...]:
-        return (("content-type", media_type),)
 
 
 ALICE = Caller(name="alice", grants=EVERYTHING)
@@ -76,7 +64,7 @@ class Deploying:
         self.own = self.repository("own", policy, staging=staging)
 
     def repository(self, name: str, policy: Policy = "mixed", *, staging: bool = False) -> Local:
-        form = Form(policy, ("elsewhere",))
+        form = Maven(policy, ("elsewhere",))
         return Local(name, form, self.world.stock, self.world.clock, staging=staging)
 
     async def put(

@@ -6,11 +6,13 @@ import pytest
 import trio
 
 from kit.bodies import GivenBody
-from kit.maven import Deploying, Form, jar, listing, pom, sums
+from kit.maven import Deploying, jar, listing, pom, sample, sums
 from kit.publishing import Rights
 from kit.repos import World
 from mxart.repos.callers import Caller
 from mxart.repos.group import Group
+from mxart.repos.maven import metadata
+from mxart.repos.maven.format import Maven
 from mxart.repos.maven.writes import Policy
 
 BASE = "org/example/app/1.0/app-1.0"
@@ -49,26 +51,24 @@ async def test_an_answer_tells_the_checksums_of_what_is_there_now(shop: Deployin
 
 
 @pytest.mark.parametrize("path", [f"{BASE}.jar", f"{BASE}.jar.asc", f"{MOVING}-20240102.030405-6.jar"])
-async def test_a_release_a_build_and_a_signature_never_change_and_the_same_again_is_well(
-    shop: Deploying, path: str
-) -> None:
-    assert await shop.put(path, jar()) == 201
+async def test_a_file_never_changes_and_the_same_again_is_well(shop: Deploying, path: str) -> None:
+    assert await shop.put(path, sample(path)) == 201
     made = len(shop.world.changes.made)
     shop.world.clock.forward(60)
-    assert await shop.put(path, jar()) == 200
+    assert await shop.put(path, sample(path)) == 200
     assert len(shop.world.changes.made) == made
-    assert await shop.put(path, jar("other")) == 409
+    assert await shop.put(path, sample(path, "other")) == 409
     assert "never changes: deploy a new " in shop.said
-    assert await shop.get(path) == jar()
+    assert await shop.get(path) == sample(path)
     assert shop.world.uploads.states == {}
 
 
 async def test_a_large_file_comes_in_an_upload_of_which_nothing_stays(shop: Deploying) -> None:
     data = bytes(range(256)) * 4096
     for status, body in ((201, GivenBody(data)), (200, GivenBody(data, length=None)), (409, GivenBody(data[:-1]))):
-        assert await shop.put(f"{BASE}.jar", body) == status
-    assert await shop.put(f"{BASE}.zip", GivenBody(b"", length=None)) == 201
-    assert await shop.get(f"{BASE}.jar") == data
+        assert await shop.put(f"{BASE}.bin", body) == status
+    assert await shop.put(f"{BASE}.txt", GivenBody(b"", length=None)) == 201
+    assert await shop.get(f"{BASE}.bin") == data
     assert shop.world.uploads.states == {}
 
 
@@ -104,9 +104,10 @@ async def test_a_checksum_is_compared_and_changes_nothing(shop: Deploying, algor
 
 
 async def test_a_signature_has_checksums_too(shop: Deploying) -> None:
-    await shop.put(f"{BASE}.jar.asc", b"signed")
-    assert await shop.put(f"{BASE}.jar.asc.sha1", sums(b"signed")["sha1"].encode()) == 200
-    assert await shop.put(f"{BASE}.jar.sha1", sums(b"signed")["sha1"].encode()) == 404
+    data = sample(f"{BASE}.jar.asc")
+    await shop.put(f"{BASE}.jar.asc", data)
+    assert await shop.put(f"{BASE}.jar.asc.sha1", sums(data)["sha1"].encode()) == 200
+    assert await shop.put(f"{BASE}.jar.sha1", sums(data)["sha1"].encode()) == 404
 
 
 async def test_what_a_header_says_of_a_file_is_compared_before_it_is_published(shop: Deploying) -> None:
@@ -130,6 +131,33 @@ async def test_who_says_by_a_header_that_it_is_another_file_need_not_send_it(sho
 
 
 # who may, and what is taken
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "why"),
+    [
+        (f"{BASE}.pom", b"<project>", "not well-formed"),
+        (f"{BASE}.pom", pom(artifact="other"), "artifact 'other', and its path is that of app"),
+        (f"{BASE}.pom", pom(version="1.1"), "version '1.1'"),
+        (f"{BASE}.pom", b'<!DOCTYPE p [<!ENTITY a "b">]><project>&a;</project>', "declares entities"),
+        (f"{BASE}.pom", b"<metadata/>", "root element is 'metadata'"),
+        (f"{BASE}.pom", pom("org.evil"), "POM of group 'org.evil', and its path is that of org.example"),
+    ],
+    ids=range(6),
+)
+async def test_a_pom_is_that_of_its_path_or_refused_and_leaves_nothing(
+    shop: Deploying, path: str, data: bytes, why: str
+) -> None:
+    assert await shop.put(path, data) == 400
+    assert why in shop.said
+    assert shop.world.catalog.files == {}
+    assert shop.world.uploads.states == {}
+
+
+async def test_a_pom_that_is_too_long_is_refused_before_it_comes(shop: Deploying) -> None:
+    body = GivenBody(bytes(11 << 20))
+    assert await shop.put(f"{BASE}.pom", body) == 413
+    assert body.taken == 0
 
 
 @pytest.mark.parametrize(
@@ -228,7 +256,7 @@ async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(s
     assert shop.fields["location"] == "app-1.1-20270115.080000-1.jar"
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("1"))["sha1"].encode()) == 200
     shop.world.clock.forward(5)
-    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT")) == 201
+    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom")) == 201
     assert await shop.put(f"{MOVING}-SNAPSHOT-sources.jar", jar("s")) == 201
     first = [f"{MOVING}-20270115.080000-1{end}" for end in ("-sources.jar", ".jar", ".pom")]
     assert shop.names() == first
@@ -236,7 +264,7 @@ async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(s
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("1")) == 200  # sent again, because an answer was lost
     shop.world.clock.forward(5)
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("2")) == 201
-    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT")) == 201
+    assert await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom")) == 201
     assert shop.names() == sorted([*first, *(f"{MOVING}-20270115.080010-2{end}" for end in (".jar", ".pom"))])
     for mark in ("1", "2"):
         assert await shop.put(f"{MOVING}-SNAPSHOT.jar.md5", sums(jar(mark))["md5"].encode()) == 200
@@ -253,7 +281,7 @@ async def test_a_build_number_is_never_given_away_twice(shop: Deploying) -> None
     assert shop.names() == []
     await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("b"))
     assert shop.names() == [f"{MOVING}-20270115.080000-8.jar"]
-    await shop.put(f"{MOVING}-SNAPSHOT.pom", pom(version="1.1-SNAPSHOT"))
+    await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom"))
     assert await shop.delete(f"{MOVING}-20270115.080000-8.jar") == 204
     await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("c"))
     assert shop.names() == [f"{MOVING}-20270115.080000-8.pom", f"{MOVING}-20270115.080000-9.jar"]
@@ -265,29 +293,14 @@ async def test_there_is_a_last_build_number(shop: Deploying) -> None:
     assert "the last one" in shop.said
 
 
-async def test_a_pom_is_that_of_its_path(shop: Deploying) -> None:
-    for wrong, why in (
-        (pom("org.evil"), "POM of group 'org.evil', and its path is that of org.example"),
-        (pom(artifact="lib"), "artifact 'lib'"),
-        (pom(version="1.1"), "version '1.1'"),
-        (pom()[:-20], "not well-formed"),
-        (b"<!DOCTYPE p [<!ENTITY a 'b'>]><project/>", "declares entities"),
-        (b"<metadata/>", "root element is 'metadata'"),
-    ):
-        assert await shop.put(f"{BASE}.pom", wrong) == 400
-        assert why in shop.said
-    assert shop.names() == []
-    assert await shop.put(f"{BASE}.pom", pom()) == 201
-
-
 # deleting
 
 
 async def fill(shop: Deploying) -> None:
     for version in ("1.0", "2.0"):
         for end in (".jar", ".jar.asc", ".jar.sigstore.json", ".pom", "-sources.jar"):
-            data = pom(version=version) if end == ".pom" else f"{version}{end}".encode()
-            await shop.put(f"org/example/app/{version}/app-{version}{end}", data)
+            path = f"org/example/app/{version}/app-{version}{end}"
+            assert await shop.put(path, sample(path, end)) == 201
     await shop.put("org/example/lib/1.0/lib-1.0.jar", jar())
     await shop.put("org/example/app/tool/1.0/tool-1.0.jar", jar())
 
@@ -374,6 +387,11 @@ async def test_a_list_of_versions_is_listened_to_and_changes_nothing(shop: Deplo
         assert await shop.put(f"{LIST}.{algorithm}", text.encode()) == 200
         assert await shop.put(f"{LIST}.{algorithm}", b"no checksum") == 400
     assert (shop.names(), shop.versions(), len(shop.world.changes.made)) == before
+    served = await shop.get(LIST)
+    assert served is not None
+    assert metadata.parse(served).versions == ("1.0",)
+    for algorithm, text in sums(served).items():
+        assert await shop.get(f"{LIST}.{algorithm}") == text.encode()
 
 
 @pytest.mark.parametrize(
@@ -435,6 +453,9 @@ async def test_the_prefixes_of_a_groups_plugins_are_noted_for_those_that_are_her
     assert await shop.put(group, said(), caller=bob) == 403
     assert await shop.delete("org/example/site-maven-plugin/") == 204
     assert list(noted) == ["plugin of-others"]
+    served = await shop.get(group)
+    assert served is not None
+    assert metadata.parse(served).plugins == (metadata.Plugin("o", "of-others", "Of of-others"),)
 
 
 # where it goes by a group
@@ -443,7 +464,7 @@ async def test_the_prefixes_of_a_groups_plugins_are_noted_for_those_that_are_her
 async def test_a_group_publishes_to_the_first_member_whose_policy_takes_it(nursery: trio.Nursery) -> None:
     shop = Deploying(World(nursery))
     releases, snapshots = shop.repository("releases", "releases"), shop.repository("snapshots", "snapshots")
-    group = Group("maven", Form(), (releases, snapshots), publish_to=("releases", "snapshots"))
+    group = Group("maven", Maven(), (releases, snapshots), publish_to=("releases", "snapshots"))
     for path in (f"{BASE}.jar", f"{MOVING}-20240102.030405-6.jar"):
         assert await shop.put(path, jar(), to=group) == 201
         assert await shop.put(f"{path}.sha1", sums(jar())["sha1"].encode(), to=group) == 200
@@ -460,7 +481,7 @@ async def test_a_group_publishes_to_the_first_member_whose_policy_takes_it(nurse
 async def test_what_no_member_takes_is_refused_as_by_the_first(nursery: trio.Nursery) -> None:
     shop = Deploying(World(nursery))
     one, two = shop.repository("one", "releases"), shop.repository("two", "releases")
-    group = Group("maven", Form(), (one, two), publish_to=["one", "two"])
+    group = Group("maven", Maven(), (one, two), publish_to=["one", "two"])
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar(), to=group) == 409
     assert "one takes releases only" in shop.said
 
@@ -468,7 +489,7 @@ async def test_what_no_member_takes_is_refused_as_by_the_first(nursery: trio.Nur
 async def test_rights_are_those_on_the_member_that_takes_it(nursery: trio.Nursery) -> None:
     shop = Deploying(World(nursery))
     releases, snapshots = shop.repository("releases", "releases"), shop.repository("snapshots", "snapshots")
-    group = Group("maven", Form(), (releases, snapshots), publish_to=("releases", "snapshots"))
+    group = Group("maven", Maven(), (releases, snapshots), publish_to=("releases", "snapshots"))
     bob = Caller(name="bob", grants=Rights(publish={"snapshots:org/example/app"}))
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar(), to=group, caller=bob) == 201
     assert await shop.put(f"{BASE}.jar", jar(), to=group, caller=bob) == 403

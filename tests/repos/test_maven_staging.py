@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from kit.maven import Deploying, Form, jar, listing, pom, sums
+from kit.maven import Deploying, jar, listing, pom, sums
 from kit.publishing import EVERYTHING
 from kit.repos import World
 from mxart.digest import Digest
 from mxart.repos.callers import Caller
 from mxart.repos.group import Group
+from mxart.repos.maven.format import Maven
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.changes import Change, held_name
@@ -116,7 +117,7 @@ async def test_by_a_group_the_list_ends_the_deploy_where_there_is_one(nursery: t
     shop = Deploying(World(nursery))
     releases = shop.repository("releases", "releases", staging=True)
     snapshots = shop.repository("snapshots", "snapshots", staging=True)
-    group = Group("maven", Form(), (releases, snapshots), publish_to=("releases", "snapshots"))
+    group = Group("maven", Maven(), (releases, snapshots), publish_to=("releases", "snapshots"))
     for path, version in ((f"{MOVING}-20240102.030405-6.jar", "1.1-SNAPSHOT"), (f"{BASE}.jar", "1.0")):
         assert await shop.put(path, jar(), to=group) == 201
         assert shop.names(repository="releases") == shop.names(repository="snapshots")[:0]

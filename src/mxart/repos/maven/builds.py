@@ -53,7 +53,7 @@ def named(path: FilePath, digest: str, view: View, spot: Spot) -> tuple[FilePath
         if kept is None or str(kept.digest) == digest:
             return mine, ()
     if number >= MAX_BUILD:
-        raise Conflict(f"{path} has had build number {number}, the last one: begin a new version", subject="artifact")
+        raise Conflict(f"{path} has had build number {number}, the last one: begin a new version", subject="file")
     own = f"{time.strftime('%Y%m%d.%H%M%S', time.gmtime(spot.now))}-{number + 1}"
     notes = (Note(spot.repository, path.directory, HIGHEST, str(number + 1)), Note(at, path.directory, OWN, own))
     return path.as_version(_value(path, own)), notes

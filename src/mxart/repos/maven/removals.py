@@ -38,17 +38,17 @@ def remove(operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
     if below:
         groups = f"{shown(path)} is a group of {len({record.package for record in below})} artifacts"
         raise MethodNotAllowed(f"{groups}: delete each of them", subject="route", headers=(("allow", "GET, HEAD"),))
-    raise NotFound(f"{spot.repository} has no {shown(path)}", subject="artifact")
+    raise NotFound(f"{spot.repository} has no {shown(path)}", subject="file")
 
 
 def _file(place: FilePath, view: View, spot: Spot) -> list[FileRecord]:
     if place.is_alias:
         message = f"{place.name} stands for the newest build: delete that under its own name, or {place.directory}/"
-        raise NotFound(message, subject="artifact")
+        raise NotFound(message, subject="file")
     names = (place.path, *(f"{place.path}{suffix}" for suffix in SIGNATURES))
     records = [record for name in names if (record := view.file(spot.repository, name)) is not None]
     if not records or records[0].path != place.path:
-        raise NotFound(f"{spot.repository} has no {place.path}", subject="artifact")
+        raise NotFound(f"{spot.repository} has no {place.path}", subject="file")
     return records
 
 

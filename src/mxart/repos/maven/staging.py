@@ -32,7 +32,7 @@ def reveal(package: str, versions: Container[str], view: View, spot: Spot) -> Ch
             message = (
                 f"{path.name} was deployed to {spot.repository} meanwhile, with other content: nothing is published"
             )
-            raise Conflict(message, subject="artifact", detail=f"here is {kept.digest}, this is {record.digest}")
+            raise Conflict(message, subject="file", detail=f"here is {kept.digest}, this is {record.digest}")
         gone.append((spot.held, path.path))
         if kept is None:
             mine = replace(record, repository=spot.repository, created=spot.now)

@@ -17,7 +17,7 @@ from mxart.errors import BadRequest, Conflict, MethodNotAllowed, NotFound, Unsup
 from mxart.message import Headers, Response
 from mxart.repos.maven import checksums, media
 from mxart.repos.maven.builds import find, named, noted, of_alias
-from mxart.repos.maven.checks import BadFile, check_published
+from mxart.repos.maven.checks import MAX_SMALL, BadFile, check_published, is_small
 from mxart.repos.maven.coordinates import (
     ALGORITHMS,
     LAYOUT,
@@ -64,7 +64,8 @@ def parse(method: str, place: Place, headers: Headers) -> Write:
     _refuse_parts(headers)
     match place:
         case FilePath():
-            return Release(place.package, place.path, "artifact", MAX_FILE, place.version, _sums(headers))
+            most = MAX_SMALL if is_small(place.extension) else MAX_FILE
+            return Release(place.package, place.path, "file", most, place.version, _sums(headers))
         case ChecksumPath():
             package = place.package if isinstance(place.of, FilePath) else ""
             return Remark(package, place.path, "checksum", checksums.MAX_TEXT)
@@ -81,7 +82,7 @@ def parse(method: str, place: Place, headers: Headers) -> Write:
 def _deletion(place: Place) -> Removal:
     if isinstance(place, ChecksumPath | MetadataPath | PrefixesPath) or not place.path:
         raise _computed(place)
-    return Removal(place.path, "artifact", place.package if isinstance(place, FilePath) else "")
+    return Removal(place.path, "file", place.package if isinstance(place, FilePath) else "")
 
 
 def _computed(place: Place) -> MethodNotAllowed:
@@ -114,12 +115,12 @@ class Releases:
     """See roles.Releasing."""
 
     def release(self, operation: Release, unjudged: Unjudged, now: float) -> Judgement:
-        """A file is taken for what its name says, unless it plainly is something else."""
+        """A POM has to be that of its path; any other file is taken for what its name says."""
         path = file_path(operation.path)
         try:
             check_published(path, unjudged.file, unjudged.size)
         except BadFile as error:
-            raise BadRequest(f"{path.name} is refused: {error}", subject="artifact") from None
+            raise BadRequest(f"{path.name} is refused: {error}", subject="file") from None
         kept = checksums.of_file(unjudged.file, unjudged.size)
         sums = checksums.recall(kept, unjudged.digest.hex)
         assert sums is not None, "they are all there"
@@ -258,7 +259,7 @@ def _are(sums: _Sums, record: FileRecord) -> bool:
 def _taken(path: FilePath, spot: Spot, detail: str) -> Conflict:
     what = "build" if path.is_snapshot else "version"
     message = f"{path.name} is in {spot.repository} already, with other content, and never changes: deploy a new {what}"
-    return Conflict(message, subject="artifact", detail=detail)
+    return Conflict(message, subject="file", detail=detail)
 
 
 def _hear_checksum(place: ChecksumPath, data: bytes) -> Hearing:
