@@ -62,6 +62,7 @@ _PURE = (
     "store/space/task.py",
     "repos/oci/*.py",
     "repos/go/*.py",
+    "repos/vcs/revisions.py",
     "repos/maven/*.py",
     "server/routes.py",
     "setup/*.py",

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Struct
@@ -32,6 +32,7 @@ from mxart.repos.remote import Rules, Verifier
 from mxart.repos.sources import Way
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.repos.sums import NoSums, Sums
+from mxart.secrets import secret
 from mxart.server.index import Index
 from mxart.server.metrics import UpstreamObserver
 from mxart.server.routes import Mount, Routes
@@ -42,7 +43,7 @@ from mxart.store.changing import SqliteChanges
 from mxart.store.contents import Contents
 from mxart.store.generation import Generation
 from mxart.store.housekeeping import keep_house
-from mxart.store.paths import DataPaths, stores
+from mxart.store.paths import DataPaths, GitPaths, stores
 from mxart.store.publications import SqlitePublications
 from mxart.store.transfers import DiskTransfers
 from mxart.store.turns import FileTurns
@@ -55,6 +56,10 @@ from mxart.upstream.timing import Timeouts
 from mxart.upstream.tls import ClientTls
 from mxart.upstream.tokens import Credentials
 
+if TYPE_CHECKING:  # whoever has nothing in git need not wait for it at every start
+    from mxart.build_vcs import VcsTrust
+    from mxart.repos.vcs.hosts import Hosts
+
 log = logging.getLogger(__name__)
 
 
@@ -64,6 +69,7 @@ class Trust(Struct, frozen=True):
     tls: Mapping[str, ClientTls]
     credentials: Mapping[str, Credentials]
     sums: Mapping[str, tuple[Database | None, Private]]  # of Go proxies
+    vcs: Mapping[str, VcsTrust]
 
     @classmethod
     def read(cls, config: Config, ours: bytes = b"") -> Trust:
@@ -72,7 +78,12 @@ class Trust(Struct, frozen=True):
         by_file: dict[str, ClientTls] = {}
         credentials: dict[str, Credentials] = {}
         sums: dict[str, tuple[Database | None, Private]] = {}
+        vcs: dict[str, VcsTrust] = {}
         for name, settings in config.repositories.items():
+            if settings.kind == "vcs":
+                from mxart.build_vcs import VcsTrust  # noqa: PLC0415 few have one
+
+                vcs[name] = VcsTrust.read(name, settings, ours)
             if settings.kind != "proxy":
                 continue
             try:
@@ -85,14 +96,14 @@ class Trust(Struct, frozen=True):
             tls[name] = by_file[settings.ca_file]
             credentials[name] = Credentials(
                 settings.username,
-                settings.password or _secret(settings.password_file, f"repository.{name}.password_file"),
-                settings.token or _secret(settings.token_file, f"repository.{name}.token_file"),
+                settings.password or secret(settings.password_file, f"repository.{name}.password_file"),
+                settings.token or secret(settings.token_file, f"repository.{name}.token_file"),
             )
         try:
             ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
         except ConfigError as error:
             raise ConfigError(f"replicate.ca_file: {error}") from None
-        return cls(tls, credentials, sums)
+        return cls(tls, credentials, sums, vcs)
 
 
 def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
@@ -104,16 +115,6 @@ def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
         return database, Private(settings.private)
     except ValueError as error:
         raise ConfigError(f"repository.{name}.private: {error}") from None
-
-
-def _secret(file: str, place: str) -> str:
-    if not file:
-        return ""
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{place}: {file} cannot be read: {why}") from None
 
 
 class Parts:
@@ -143,7 +144,7 @@ class Parts:
         self._uploads = {name: DiskUploads(paths) for name, paths in self._paths.items()}
         self._observer = UpstreamObserver(metrics)
         self._memory = Memory()
-        self._remotes: list[Remote] = []
+        self._remotes: list[Remote | Hosts] = []
         self.dialer = dialer
         self.repositories: dict[str, Repository] = {}
         self.indexes: dict[str, Index] = {}
@@ -169,6 +170,10 @@ class Parts:
             members = [self.repositories[member] for member in groups[name]]
             self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].publish_to)
         nursery.start_soon(self._keep_space)
+        if self._trust.vcs:
+            from mxart.git.tidying import keep_tidy  # noqa: PLC0415
+
+            nursery.start_soon(keep_tidy, GitPaths(self._config.data))
 
     async def _keep_space(self) -> None:
         """Nothing is evicted before it is known what needs what."""
@@ -197,6 +202,8 @@ class Parts:
         stock = self._stock(settings)
         if settings.kind == "local":
             return Local(name, _format(settings), stock, lends=self._lends, max_upload=self._config.limits.max_body)
+        if settings.kind == "vcs":
+            return self._vcs(settings, stock, nursery)
         remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
         if settings.index:
             index = self._remote(name, settings, (settings.index,), Credentials())
@@ -247,14 +254,33 @@ class Parts:
         settings = self._config.repositories.get(repository)
         return settings is not None and (settings.kind == "local" or settings.relay == "never")
 
+    def _vcs(self, settings: Settings, stock: Stock, nursery: trio.Nursery) -> Repository:
+        from mxart.build_vcs import make_vcs  # noqa: PLC0415
+
+        trust = self._trust.vcs[settings.name]
+
+        def make(url: str, tls: ClientTls, credentials: Credentials) -> Remote:
+            return self._asking(settings.name, settings, (url,), credentials, tls)
+
+        made, hosts = make_vcs(self._config, settings, trust, stock, self.dialer, nursery, make)
+        self._remotes.append(hosts)
+        return made
+
     def _remote(self, name: str, settings: Settings, mirrors: Sequence[str], credentials: Credentials) -> Remote:
+        remote = self._asking(name, settings, mirrors, credentials, self._trust.tls[name])
+        self._remotes.append(remote)
+        return remote
+
+    def _asking(
+        self, name: str, settings: Settings, mirrors: Sequence[str], credentials: Credentials, tls: ClientTls
+    ) -> Remote:
         upstreams = self._config.upstreams
-        remote = Remote(
+        return Remote(
             name,
             mirrors,
             self.dialer,
             proxy=settings.proxy,
-            tls=self._trust.tls[name],
+            tls=tls,
             credentials=credentials,
             timeouts=Timeouts(
                 connect=upstreams.connect_seconds,
@@ -265,8 +291,6 @@ class Parts:
             observer=self._observer,
             pseudonym=self._pseudonym,
         )
-        self._remotes.append(remote)
-        return remote
 
     def sweep(self) -> None:
         """Close upstream connections that nobody uses any more. Now and then; cheap."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast
 import msgspec
 
 from mxart.config_access import AccessSettings, Permission
+from mxart.config_vcs import GitLogin
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -107,7 +108,7 @@ class Repository(_Table, frozen=True):
     """One `[repository.NAME]` table. `name` is filled in from the table's name."""
 
     format: Literal["oci", "go"]
-    kind: Literal["local", "proxy", "group"]
+    kind: Literal["local", "proxy", "vcs", "group"]
     name: str = ""
     hosts: tuple[str, ...] = ()
     path: str = ""
@@ -134,6 +135,11 @@ class Repository(_Table, frozen=True):
     # sum.golang.org; "off": upstream is believed
     sumdb: str = ""
     private: tuple[str, ...] = ()  # go: modules that no checksum database hears of, patterns as in GOPRIVATE
+    # vcs, of Go modules: which ones, patterns as in GOPRIVATE; the URLs of repositories by the paths that they stand
+    # for, "*" in both for any one element; and what the git servers know us by
+    modules: tuple[str, ...] = ()
+    urls: dict[str, str] = {}
+    login: tuple[GitLogin, ...] = ()
     max_bytes: int | str | None = None  # above this the least recently used goes
     # local
     quota: int | str | None = None  # bytes of distinct files; what would exceed it is refused

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mxart.config import SUMDB_NAME, Config, Repository, parse_address, parse_duration, parse_size
 from mxart.config_access import check_permissions, check_url
+from mxart.config_vcs import check_vcs
 from mxart.patterns import PathPattern
 
 Fault = tuple[str, str]  # the key, and what is wrong with it and what would be right
@@ -20,6 +21,7 @@ _PROXY_SCHEMES = ("http", "socks5", "l4")
 _NO_PUBLISH_TO = {
     "local": "what is pushed to a local repository stays in it; groups have a publish_to",
     "proxy": 'a proxy takes nothing: push to a local repository, or to a kind = "group" with a publish_to',
+    "vcs": "what is in git is published there, by pushing a tag",
 }
 _ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file", "index")
 
@@ -148,6 +150,7 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
                 yield f"{place}.{key}", f"a {repository.kind} repository has no upstream to present it to"
         if repository.relay != "never":
             yield f"{place}.relay", f"a {repository.kind} repository has no upstream to relay credentials to"
+    yield from _vcs(place, repository)
     if repository.kind == "group":
         yield from _group(place, repository, config)
     else:
@@ -155,6 +158,18 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
             yield f"{place}.members", f'a {repository.kind} repository has no members; kind = "group" has'
         if repository.publish_to:
             yield f"{place}.publish_to", _NO_PUBLISH_TO[repository.kind]
+
+
+def _vcs(place: str, repository: Repository) -> Iterator[Fault]:
+    if repository.kind == "vcs":
+        if repository.format != "go":
+            yield f"{place}.kind", f"only Go modules are read from git; this one holds {repository.format}"
+        yield from check_vcs(place, repository.modules, repository.urls, repository.login)
+        yield from _proxies(f"{place}.proxy", repository.proxy)
+        return
+    for key in ("modules", "urls", "login"):
+        if getattr(repository, key):
+            yield f"{place}.{key}", f'a {repository.kind} repository reads nothing from git; kind = "vcs" does'
 
 
 def _not_oci(place: str, repository: Repository) -> Iterator[Fault]:
@@ -204,8 +219,12 @@ def _space(place: str, repository: Repository) -> Iterator[Fault]:
         if value is None:
             continue
         if repository.kind != kind:
-            other = {"proxy": "max_bytes", "local": "quota"}.get(repository.kind, "max_bytes or quota of its members")
-            yield f"{place}.{key}", f"{key} is for a {kind} repository; here it is {other}"
+            other = {
+                "proxy": "here it is max_bytes",
+                "local": "here it is quota",
+                "vcs": "what was made of a commit stays, for its tag may be gone",
+            }.get(repository.kind, "here it is max_bytes or quota of its members")
+            yield f"{place}.{key}", f"{key} is for a {kind} repository; {other}"
         yield from _try(f"{place}.{key}", partial(parse_size, value))
     if repository.retention and repository.kind != "local":
         yield f"{place}.retention", "retention rules are for what was published here: a local repository"
@@ -242,8 +261,9 @@ def _publish_to(place: str, repository: Repository, config: Config) -> Iterator[
         yield place, f"there is no [repository.{wanted}]"
     elif wanted not in repository.members:
         yield place, f"{wanted} is not among the members: what is pushed to a group must be seen in it"
-    elif found.kind == "proxy":
-        yield place, f"{wanted} is a proxy, whose content is its upstream's: name a local member, or a group"
+    elif found.kind in ("proxy", "vcs"):
+        what = {"proxy": "its upstream's", "vcs": "git's"}[found.kind]
+        yield place, f"{wanted} is a {found.kind}, whose content is {what}: name a local member, or a group"
     elif found.kind == "group" and not found.publish_to:
         yield place, f"{wanted} is a group that has no publish_to itself"
 

@@ -170,10 +170,15 @@ class Private:
 
     def __contains__(self, module: str) -> bool:
         """Whether this module is private. `module` is unescaped: "github.com/MyOrg/x", never "github.com/!my!org/x"."""
+        return bool(self.pattern_of(module))
+
+    def pattern_of(self, module: str) -> str:
+        """The first pattern that says so; "" if none does."""
         elements = module.split("/")
-        return any(
-            len(elements) >= count and regex.fullmatch("/".join(elements[:count])) for count, regex in self._compiled
-        )
+        for pattern, (count, regex) in zip(self.patterns, self._compiled, strict=True):
+            if len(elements) >= count and regex.fullmatch("/".join(elements[:count])):
+                return pattern
+        return ""
 
 
 def _regex(glob: str) -> str:

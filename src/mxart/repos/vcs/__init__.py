@@ -1,0 +1,1 @@
+"""The kind `vcs`: Go modules read from the repositories that they are written in."""
