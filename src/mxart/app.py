@@ -22,6 +22,7 @@ from mxart.access.key_files import KeyFiles
 from mxart.app_access import Rights, prepare_access
 from mxart.app_api import ApiOnDemand
 from mxart.app_ca import authority, tls_server
+from mxart.app_sums import prepare_sums
 from mxart.build import Parts, Trust
 from mxart.claims import served_names
 from mxart.config import Config
@@ -33,6 +34,7 @@ from mxart.metrics import Metrics
 from mxart.proto.authority import Authority
 from mxart.proto.certificates import Sessions
 from mxart.proto.tls import TlsServer
+from mxart.repos.own_keys import OwnKey
 from mxart.server import metrics as series
 from mxart.server.gateway import Gateway
 from mxart.server.handler import Gate
@@ -71,6 +73,7 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
     sessions = before.sessions if before is not None else Sessions()
     tls = tls_server(config, ca, sessions)
     keys = prepare_access(config)
+    own_key = prepare_sums(config)
     dns = bind_dns(config.dns, before.dns if before is not None else None)
     try:
         bound = bind_all(config, before.bound if before is not None else ())
@@ -80,7 +83,18 @@ def prepare(config: Config, previous: Prepared | None, log_to: tuple[LineSink, E
         raise
     lasting = before.lasting if before is not None else Lasting()
     return Server(
-        config, ca, trust, bound, tls, sessions, log_to=log_to, slots=slots, lasting=lasting, dns=dns, keys=keys
+        config,
+        ca,
+        trust,
+        bound,
+        tls,
+        sessions,
+        log_to=log_to,
+        slots=slots,
+        lasting=lasting,
+        dns=dns,
+        keys=keys,
+        own_key=own_key,
     )
 
 
@@ -138,6 +152,7 @@ class Server:
         lasting: Lasting,
         dns: BoundDns | None,
         keys: KeyFiles,
+        own_key: OwnKey | None,
     ) -> None:
         self.config = config
         self.ca = ca
@@ -145,6 +160,7 @@ class Server:
         self.bound = bound
         self.dns = dns
         self.keys = keys
+        self.own_key = own_key
         self.tls = tls
         self.sessions = sessions
         self.sink, self.exchanges = log_to
@@ -201,6 +217,7 @@ class _Worker:
             self._metrics,
             dialer,
             pseudonym=server.lasting.pseudonym,
+            own_key=server.own_key,
         )
         try:
             # Listened to until the end: a second SIGTERM (a service manager tells every process, and so does the
@@ -231,6 +248,7 @@ class _Worker:
                 reception=rights.reception,
                 token_pages=rights.token_pages,
                 api=ApiOnDemand(self._config, parts, jobs, rights),
+                deputy=parts.own_sums,
             )
             gateway = Gateway(
                 handler=gate,

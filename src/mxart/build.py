@@ -25,6 +25,8 @@ from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
+from mxart.repos.own_keys import OwnKey, open_ledger
+from mxart.repos.own_sums import OwnSums
 from mxart.repos.proxy import Proxy
 from mxart.repos.relinking import relink
 from mxart.repos.remote import Remote as Asking
@@ -129,7 +131,9 @@ class Parts:
         dialer: Dialer,
         *,
         pseudonym: str = "",
+        own_key: OwnKey | None = None,
     ) -> None:
+        """`own_key` is what our own checksum database signs with; None: there is none."""
         self._config = config
         self._trust = trust
         self._pseudonym = pseudonym
@@ -146,6 +150,8 @@ class Parts:
         self._memory = Memory()
         self._remotes: list[Remote | Hosts] = []
         self.dialer = dialer
+        ledger = DataPaths(config.data).ledger
+        self.own_sums = OwnSums(own_key, open_ledger(ledger)) if own_key is not None else None
         self.repositories: dict[str, Repository] = {}
         self.indexes: dict[str, Index] = {}
         self.routes = Routes(
@@ -169,6 +175,8 @@ class Parts:
         for name in building_order(groups, self.repositories):
             members = [self.repositories[member] for member in groups[name]]
             self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].publish_to)
+        if self.own_sums is not None:
+            self.own_sums.serve(self.repositories)
         nursery.start_soon(self._keep_space)
         if self._trust.vcs:
             from mxart.git.tidying import keep_tidy  # noqa: PLC0415
@@ -201,7 +209,14 @@ class Parts:
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
         stock = self._stock(settings)
         if settings.kind == "local":
-            return Local(name, _format(settings), stock, lends=self._lends, max_upload=self._config.limits.max_body)
+            return Local(
+                name,
+                _format(settings),
+                stock,
+                lends=self._lends,
+                max_upload=self._config.limits.max_body,
+                registrar=self.own_sums if settings.format == "go" else None,
+            )
         if settings.kind == "vcs":
             return self._vcs(settings, stock, nursery)
         remote = self._remote(name, settings, settings.upstreams, self._trust.credentials[name])
@@ -235,7 +250,10 @@ class Parts:
         direct = self._remote(asking.name, settings, (database.url or f"https://{key.name}",), Credentials())
         ways = [] if database.url else [Way(asking, f"sumdb/{key.name}/")]
         ways.append(Way(replace(asking, upstream=direct), ""))
-        return Sums(key, private, asking, ways)
+        sums = Sums(key, private, asking, ways)
+        if self.own_sums is not None:
+            self.own_sums.believe(asking.name, sums)
+        return sums
 
     def _stock(self, settings: Settings) -> Stock:
         return Stock(
@@ -307,6 +325,8 @@ class Parts:
             for remote in self._remotes:
                 await remote.aclose()
             self.contents.close()
+            if self.own_sums is not None:
+                self.own_sums.close()
             await self._catalog.aclose(time.time())
 
 

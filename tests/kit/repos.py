@@ -21,12 +21,13 @@ from mxart.body import Source
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, NotFound, Problem, StorageFull, UpstreamFailed
 from mxart.message import Headers, Peer, Request, Response, Trace
-from mxart.repos.answers import answer
+from mxart.repos.answers import Deputy, answer
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
+from mxart.repos.publishing import Registrar
 from mxart.repos.remote import Rules, Verifier
 from mxart.repos.stock import Memory, Stock
 from mxart.store.base import FileRecord, Joined, Naming, Origin, Sink, Unjudged, VersionRecord
@@ -492,6 +493,7 @@ class World:
         self.uploads = FakeUploads(self.blobs)
         self.upstream = FakeUpstream()
         self.stock = self.worker()
+        self.deputy: Deputy | None = None
 
     def worker(self) -> Stock:
         """The store as another worker sees it: the same bytes and names, a memory of its own."""
@@ -536,8 +538,9 @@ class World:
         lends: Callable[[str], bool] = lambda repository: False,
         form: Format | None = None,
         max_upload: int | None = None,
+        registrar: Registrar | None = None,
     ) -> Local:
-        return Local(name, form or Oci(), self.stock, self.clock, lends, max_upload)
+        return Local(name, form or Oci(), self.stock, self.clock, lends, max_upload, registrar=registrar)
 
     def publish(self, repository: str, package: str, path: str, data: bytes, media_type: str) -> Digest:
         """What a push will leave behind: a blob and a name, and a tag where the path ends in one."""
@@ -556,11 +559,16 @@ class World:
         return digest
 
     async def ask(
-        self, repository: Repository, target: str, *fields: tuple[str, str], method: str = "GET"
+        self,
+        repository: Repository,
+        target: str,
+        *fields: tuple[str, str],
+        method: str = "GET",
+        caller: Caller = NOBODY,
     ) -> tuple[Response, Trace]:
         """The way of the server: parse, answer, word what goes wrong."""
         asked = request(method, target, *fields)
-        return await self._answer(repository, asked, asked.path, NOBODY), asked.trace
+        return await self._answer(repository, asked, asked.path, caller), asked.trace
 
     async def send(
         self,
@@ -580,7 +588,7 @@ class World:
     async def _answer(self, repository: Repository, asked: Request, path: str, caller: Caller) -> Response:
         try:
             operation = repository.format.parse(asked.method, path, asked.query, asked.headers)
-            return await answer(repository, operation, asked, caller)
+            return await answer(repository, operation, asked, caller, deputy=self.deputy)
         except Problem as problem:
             return repository.format.word(problem)
 

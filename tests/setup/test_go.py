@@ -44,6 +44,45 @@ def test_every_shell_is_told_and_the_machine_trusts_our_ca() -> None:
     assert ",direct" not in there[OWN]
 
 
+_OWN = '[repository.own]\nformat = "go"\nkind = "local"\n'
+_NESTED = _GROUP.replace("all", "in").replace("mirror", "own") + _GROUP.replace("mirror", "in")
+_KEY = "sum.example.test+0123abcd+AbC/+="
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "below"),
+    [
+        ("", "https://box.test", "/go"),
+        ("", "http://127.0.0.1:8080", "/go"),
+        (_OWN + 'hosts = ["go.test"]\n', "https://go.test", ""),
+        (_OWN + _NESTED + 'path = "/all"\n', "https://box.test", "/all"),
+    ],
+    ids=["default", "plain", "host", "nested"],
+)
+def test_modules_of_our_own_are_verified_by_a_database_of_our_own(text: str, url: str, below: str) -> None:
+    plan = CLIENTS["go"].plan("mirror", server(configured(text), url, sumdb_key=_KEY), Kept())
+    line = f"GOSUMDB='{_KEY} {url}{below}/sumdb/sum.example.test'"
+    assert Kept().after(plan)[OWN].endswith(f"\nexport {line}\n")
+    said = "\n".join(plan.notes)
+    assert f"go env -w {line}" in said
+    assert "leave GOSUMDB as it is: go env -w GONOSUMDB=example.com/yours" in said
+
+
+def test_before_there_is_a_key_that_is_said() -> None:
+    plan = CLIENTS["go"].plan("mirror", server(configured(""), "http://box.test"), Kept())
+    assert "GOSUMDB" not in Kept().after(plan)[OWN]
+    said = "\n".join(plan.notes)
+    assert "no key before the server first starts" in said
+    assert "GONOSUMDB=example.com/yours" in said
+
+
+def test_a_mirror_alone_leaves_clients_their_database() -> None:
+    text = _MIRROR + 'path = "/mirror"\n'
+    plan = CLIENTS["go"].plan("mirror", server(configured(text), "http://box.test", sumdb_key=_KEY), Kept())
+    assert "GOSUMDB" not in Kept().after(plan)[OWN]
+    assert not any("GOSUMDB=" in note for note in plan.notes)
+
+
 def test_without_tls_no_password_is_spoken_of() -> None:
     plan = CLIENTS["go"].plan("mirror", server(configured(""), "http://box.test"), Kept())
     assert not any("netrc" in note for note in plan.notes)

@@ -1,12 +1,14 @@
-"""`mxart go publish`."""
+"""`mxart go publish`, and `mxart go sumdb`."""
 
 from __future__ import annotations
 
 import base64
 import http.client
+import sqlite3
 import ssl
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
@@ -14,12 +16,16 @@ from urllib.parse import quote, urlsplit
 import click
 
 from mxart.commands.git_tree import GitTree
-from mxart.commands.options import UserError
+from mxart.commands.options import Options, UserError
+from mxart.errors import ConfigError
 from mxart.repos.go import gomod
 from mxart.repos.go.packing import Item, choose, pack, walk
 from mxart.repos.go.paths import check_path, escape, split_major
 from mxart.repos.go.versions import canonical, fits, is_canonical
 from mxart.repos.go.zips import BadModule, check_zip
+from mxart.repos.own_keys import OwnKey, open_ledger
+from mxart.store.ledger import LedgerBroken
+from mxart.store.paths import DataPaths
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECONDS = 300.0
@@ -80,6 +86,31 @@ def publish(
         raise UserError(f"{folder} cannot be published: a file in it has a name that is not UTF-8") from None
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+
+
+@go.command()
+@click.option("--check", is_flag=True, help="Hash the whole log anew, and compare it with what was signed.")
+@click.pass_obj
+def sumdb(options: Options, check: bool) -> None:
+    """Print the key of this server's own checksum database, as GOSUMDB takes it.
+
+    Behind it goes where the database is: GOSUMDB="KEY https://packages.example/go/sumdb/NAME"; `mxart setup go` has it.
+    """
+    try:
+        config = options.load()
+        paths = DataPaths(config.data)
+        key = OwnKey.find(paths.sumdb, config.go.sumdb_name)
+        if key is None:
+            raise UserError(f"{config.data} has no checksum database yet: the server makes its key when it starts")
+        if check:
+            with closing(open_ledger(paths.ledger)) as ledger:
+                key.check(ledger)
+                click.echo(f"{key.name}: {ledger.audit()} records, as they were written and signed", err=True)
+    except ConfigError as error:
+        raise UserError(str(error)) from None
+    except (LedgerBroken, sqlite3.Error) as error:
+        raise _Refused(f"the log of checksums is damaged: {error}; put back a copy of {paths.sumdb}") from None
+    click.echo(str(key.signer.verifier))
 
 
 def _module(folder: Path, version: str, *, uncommitted: bool) -> tuple[str, str, list[Item]]:

@@ -16,11 +16,13 @@ from mxart.app_ca import authority
 from mxart.commands.options import Options, UserError
 from mxart.config import Config
 from mxart.errors import ConfigError
+from mxart.repos.own_keys import OwnKey
 from mxart.setup.apply import Disk
 from mxart.setup.clients import CLIENTS, Client, Mode
 from mxart.setup.facts import Server, default_url, is_vouched_for, server
 from mxart.setup.firewall import firewall
 from mxart.setup.plan import Plan, SetupError
+from mxart.store.paths import DataPaths
 
 
 class _Group(click.Group):
@@ -151,10 +153,13 @@ def _is_terminal() -> bool:
 def _server(config: Config, url: str | None, ca: str | None) -> Server:
     """Raises SetupError, ConfigError."""
     where = url or default_url(config, socket.gethostname())
-    plain = server(config, where)
+    key = OwnKey.find(DataPaths(config.data).sumdb, config.go.sumdb_name)
+    sums = str(key.signer.verifier) if key is not None else ""
+    plain = server(config, where, sumdb_key=sums)
     if plain.is_plain or (ca is None and (config.tls.ca_cert or _has_own_certificate(config, plain.host))):
         return plain  # the certificates come from a CA of the user's, whose root is not ours to know
-    return server(config, where, ca=authority(config).pem.decode() if ca is None else _read(ca).decode())
+    pem = authority(config).pem.decode() if ca is None else _read(ca).decode()
+    return server(config, where, ca=pem, sumdb_key=sums)
 
 
 def _doubts(config: Config, found: Server, ca: str | None) -> tuple[str, ...]:

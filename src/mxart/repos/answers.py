@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from mxart.access.base import Action
 from mxart.conditional import respond
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Problem, RangeNotSatisfiable
-from mxart.message import Headers, Request, Response
+from mxart.message import Headers, Request, Response, Trace
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
 from mxart.repos.computed import Given, alias_found, checksum_found, index_found, undivided
@@ -51,12 +51,25 @@ from mxart.repos.seen import packages_seen
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
 
+class Deputy(Protocol):
+    """Who answers some questions himself, whichever repository they were put to."""
+
+    def answers(self, operation: Operation) -> bool:
+        """Whether this is one of them."""
+        ...
+
+    async def file(self, repository: Repository, document: Document, trace: Trace, caller: Caller) -> Found:
+        """As Repository.file; what it needs is demanded of the caller's grants, too."""
+        ...
+
+
 async def answer(
     repository: Repository,
     operation: Operation,
     request: Request,
     caller: Caller = NOBODY,
     given: Given | None = None,
+    deputy: Deputy | None = None,
 ) -> Response:
     """The response to a parsed request. Raises Problems, to be worded by the repository's format.
 
@@ -73,6 +86,8 @@ async def answer(
             return await _write(repository, operation, request, caller)
         if isinstance(operation, Index | Computed):
             return await _compute(repository, operation, request, caller, given or Given())
+        if deputy is not None and isinstance(operation, Document) and deputy.answers(operation):
+            return respond_with(await deputy.file(repository, operation, request.trace, caller), request)
         return await _ask(repository, operation, request, caller)
     except Problem as problem:
         # Upstream does not know the format's word for what it was asked for.

@@ -132,7 +132,7 @@ class Group:
             if any(may("publish", publisher.name, package) for publisher in target.publishers())
         ]
 
-    def _candidates(self, operation: Read, caller: Caller) -> Sequence[Repository]:
+    def candidates(self, operation: Read, caller: Caller) -> Sequence[Repository]:
         """Who may be asked, in order.
 
         Raises Unauthorized or Forbidden where the caller may ask nobody; so is an owned name, which then is asked
@@ -189,7 +189,7 @@ class Group:
             return await self._best(operation, trace, caller)
         absent: NotFound | None = None
         failure: Problem | None = None
-        for member in self._candidates(operation, caller):
+        for member in self.candidates(operation, caller):
             try:
                 return await member.file(operation, trace, self._as(member, caller))
             except NotFound as problem:
@@ -213,7 +213,7 @@ class Group:
         found: list[Found] = []
         absent: NotFound | None = None
         outcomes: set[str] = set()
-        for member in self._candidates(document, caller):
+        for member in self.candidates(document, caller):
             try:
                 found.append(await member.file(document, trace, self._as(member, caller)))
             except NotFound as problem:
@@ -241,7 +241,7 @@ class Group:
             caller.grants.demand("publish", publishers[0].name, operation.package)
 
     async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
-        candidates = self._candidates(operation, caller)
+        candidates = self.candidates(operation, caller)
         if len(candidates) == 1:
             return await self._index_of(candidates[0], operation, caller, trace)
         asks = [partial(self._index_of, member, operation, caller) for member in candidates]
@@ -279,7 +279,7 @@ class Group:
         if operation.of == "packages":
             candidates: Sequence[Repository] = self._members
         else:
-            candidates = self._candidates(operation, caller)
+            candidates = self.candidates(operation, caller)
         names: set[str] = set()
         found = more = False
         warning = ""
@@ -319,7 +319,7 @@ class Group:
         warning = ""
         absent: NotFound | None = None
         outcomes: set[str] = set()
-        for member in self._candidates(operation, caller):
+        for member in self.candidates(operation, caller):
             try:
                 part = await member.referrers(operation, trace, self._as(member, caller))
             except NotFound as problem:

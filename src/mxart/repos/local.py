@@ -30,7 +30,7 @@ from mxart.repos.operations import (
     Referred,
     Referrers,
 )
-from mxart.repos.publishing import Publisher
+from mxart.repos.publishing import Publisher, Registrar
 from mxart.repos.referring import MAX_PAGE
 from mxart.repos.roles import having
 from mxart.repos.stock import Shelf, Stock
@@ -42,7 +42,7 @@ _RELIANCE = 600.0  # seconds; far less than anybody's grace
 
 
 class Local:
-    """A repository that is its own truth. `lends`, `max_upload`, `staging`: see LocalPublisher."""
+    """A repository that is its own truth. `lends`, `max_upload`, `staging`, `registrar`: see LocalPublisher."""
 
     site = ""
 
@@ -56,13 +56,16 @@ class Local:
         max_upload: int | None = None,
         *,
         staging: bool = False,
+        registrar: Registrar | None = None,
     ) -> None:
         self.name = name
         self.format = format
         self._stock = stock
         self._clock = clock
         self._shelf = Shelf(name, format, stock)
-        self._publisher = LocalPublisher(name, format, stock, clock, lends, max_upload, staging=staging)
+        self._publisher = LocalPublisher(
+            name, format, stock, clock, lends, max_upload, staging=staging, registrar=registrar
+        )
         self._relied: dict[str, float] = {}  # when that was last written
         # Groups ask at every request; the answers hold until the catalog changes.
         self._owned: dict[str, bool] = {}

@@ -39,6 +39,7 @@ from mxart.repos.publishing import (
     Progress,
     Publish,
     Published,
+    Registrar,
     Release,
     Remark,
     Removal,
@@ -66,6 +67,7 @@ class LocalPublisher:
 
     `lends` says of which repositories blobs may be mounted, if the caller may read them there.  `max_upload`: how many
     bytes an upload may have, in however many requests they come; None: any number.  `staging`: see Assemblies.
+    `registrar` remembers what was released here.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class LocalPublisher:
         max_upload: int | None = None,
         *,
         staging: bool = False,
+        registrar: Registrar | None = None,
     ) -> None:
         self.name = name
         self._format = format
@@ -85,7 +88,8 @@ class LocalPublisher:
         self._clock = clock
         self._lends = lends
         self._max_upload = max_upload
-        self._releases = Releases(name, format, stock, clock, max_upload)
+        self._registrar = registrar
+        self._releases = Releases(name, format, stock, clock, max_upload, registrar)
         self._assemblies = Assemblies(name, format, stock, clock, max_upload, staging=staging)
 
     def suits(self, operation: Write, caller: Caller) -> bool:
@@ -121,7 +125,7 @@ class LocalPublisher:
             case Removal():
                 return await self._assemblies.remove(operation, trace, caller)
             case Delete():
-                return await self._delete(operation)
+                return await self._delete(operation, trace)
             case _:
                 assert_never(operation)
 
@@ -275,14 +279,15 @@ class LocalPublisher:
             return
         raise UpstreamUnavailable(f"{digest} is swept as fast as it comes", subject="manifest", retry_after=5.0)
 
-    async def _delete(self, operation: Delete) -> Gone:
+    async def _delete(self, operation: Delete, trace: Trace) -> Gone:
+        told = await self._registrar.leaving(self.name, operation.path, trace) if self._registrar is not None else ""
         gone = await self._stock.publications.withdraw(self.name, operation.path, operation.version, operation.beside)
         if gone is None:
             known = self._stock.catalog.has_package(self.name, operation.package)
             what, subject = (operation.path, operation.subject) if known else (operation.package, "name")
             raise NotFound(f"{self.name} has no {what}", subject=subject)
         if not gone.needed_by:
-            return Gone()
+            return Gone(told)
         count = "a manifest" if gone.needed_by == 1 else f"{gone.needed_by} manifests"
         return Gone(f"{count} of {operation.package} still needed what was deleted, and cannot be pulled whole now")
 

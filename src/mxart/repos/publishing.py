@@ -255,6 +255,21 @@ class WrongOffset(Problem):
         self.at = at
 
 
+class Registrar(Protocol):
+    """Whoever remembers for ever what was published: a checksum database of our own."""
+
+    async def enter(self, repository: str, judgement: Judgement) -> None:
+        """Remember a version, durably when this returns; it is published only then.
+
+        Raises Conflict if it was something else before, whether that is still here or not.
+        """
+        ...
+
+    async def leaving(self, repository: str, path: str, trace: Trace) -> str:
+        """See that a version is remembered before it is deleted, and say what that means; "" if it is not here."""
+        ...
+
+
 class Publisher(Protocol):
     """A repository that takes what clients write. Shared by all requests of a worker."""
 

@@ -5,7 +5,8 @@ Theory of operation
 The body goes into an upload, hashed as it comes.  When all of it is there a thread judges it, and says what follows
 from it: small files, and the version's name.  Nothing of this is known to anybody before one transaction publishes
 it all, if nothing is under the name by then; two who publish the same version at once are in order by that.  Killed
-before, there is an upload that expires, or bytes without a name, which are swept.
+before, there is an upload that expires, or bytes without a name, which are swept.  A registrar remembers the version
+for ever, right before that transaction: killed in between, it can be published as it was, and not otherwise.
 
 Who is the second is told that all is well if the format holds both files to be the same.
 """
@@ -21,7 +22,7 @@ from mxart.errors import Conflict, UpstreamUnavailable
 from mxart.message import RequestBody, Trace
 from mxart.repos.base import Format
 from mxart.repos.callers import Caller
-from mxart.repos.publishing import Judgement, Release, Released
+from mxart.repos.publishing import Judgement, Registrar, Release, Released
 from mxart.repos.roles import having
 from mxart.repos.stock import Stock
 from mxart.store.base import FileRecord, Unjudged, Upload
@@ -40,12 +41,14 @@ class Releases:
         stock: Stock,
         clock: Callable[[], float],
         max_upload: int | None,
+        registrar: Registrar | None = None,
     ) -> None:
         self._name = name
         self._format = format
         self._stock = stock
         self._clock = clock
         self._max_upload = max_upload
+        self._registrar = registrar
 
     async def publish(self, operation: Release, body: RequestBody, trace: Trace, caller: Caller) -> Released:
         """See Publisher.write. Raises Conflict if the name has another file; it keeps that."""
@@ -111,6 +114,8 @@ class Releases:
     async def _publish(
         self, operation: Release, judgement: Judgement, record: FileRecord, beside: tuple[FileRecord, ...]
     ) -> Released:
+        if self._registrar is not None:
+            await self._registrar.enter(self._name, judgement)
         free = Condition(judgement.path, lambda held: held is None)
         publication = Publication(record, (judgement.tag,), condition=free, beside=beside)
         digests = [item.digest for item in (record, *beside)]

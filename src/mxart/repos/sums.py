@@ -22,6 +22,7 @@ from mxart.repos.flights import Flights, free_turn
 from mxart.repos.go import requests
 from mxart.repos.go.notes import VerifierKey
 from mxart.repos.go.sums import MAX_LOOKUP, Asked, Private, Record, SumsDocument, lookup_path
+from mxart.repos.go.sums import Sums as Checksums
 from mxart.repos.go.trees import DATA, HASH, Tile, record_hash, records_of
 from mxart.repos.operations import Artifact, Document, Found
 from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
@@ -90,6 +91,15 @@ class Sums:
         if len(self._wrong) > _MAX_HELD:
             self._wrong.popitem(last=False)
         raise problem
+
+    async def known(self, module: str, version: str, trace: Trace) -> Checksums | None:
+        """What the database says of a version; None: it is not asked about it, for that is private.
+
+        Raises NotFound where it does not know it, and as `verify` does.
+        """
+        if module in self._private:
+            return None
+        return Record.parse(await self._lookup(module, version, trace)).sums(module, version)
 
     def _refuse_wrong(self, path: str) -> None:
         """Raise again what was found wrong a moment ago: it is not fetched for everybody who asks again."""

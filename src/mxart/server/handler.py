@@ -19,7 +19,7 @@ from mxart.errors import LoopDetected, MxartError, Problem, TooManyRequests, Ups
 from mxart.logs import SILENT, EventLog
 from mxart.message import Headers, Peer, Request, Response, Sent
 from mxart.metrics import Metrics
-from mxart.repos.answers import answer
+from mxart.repos.answers import Deputy, answer
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import Caller
 from mxart.repos.computed import Given
@@ -74,6 +74,7 @@ class Gate:
         reception: Reception | None = None,
         token_pages: TokenPages | None = None,
         api: Callable[[], Awaitable[Api]] | None = None,
+        deputy: Deputy | None = None,
     ) -> None:
         self._routes = routes
         self._repositories = repositories
@@ -88,6 +89,7 @@ class Gate:
         self._token_pages = token_pages
         self._api = api
         self._given = Given()
+        self._deputy = deputy
 
     async def handle(self, request: Request) -> Response:
         at = _Place()
@@ -187,7 +189,7 @@ class Gate:
             request.trace.outcome = "static"
             response = operation.response
         else:
-            response = await answer(repository, operation, request, caller, self._given)
+            response = await answer(repository, operation, request, caller, self._given, self._deputy)
         if to.namespace:  # distribution-spec, "Registry Proxying"
             return replace(response, headers=Headers((*response.headers, ("oci-namespace", to.namespace))))
         return response

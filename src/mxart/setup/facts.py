@@ -40,7 +40,8 @@ class Server(Struct, frozen=True):
 
     `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none. `claimed` are the
     hosts that requests may be for, whose names can be redirected to us.  `modules` is the URL of Go's modules, "" if
-    there are none.
+    there are none, `own_modules` says whether some of them are published here, and `sumdb` is what GOSUMDB has to be
+    for our own checksum database, "" if that has no key yet.
     """
 
     scheme: str
@@ -51,6 +52,8 @@ class Server(Struct, frozen=True):
     mirror: str = ""
     claimed: tuple[str, ...] = ()
     modules: str = ""
+    own_modules: bool = False
+    sumdb: str = ""
 
     @property
     def authority(self) -> str:
@@ -106,8 +109,11 @@ def default_url(config: Config, hostname: str) -> str:
     )
 
 
-def server(config: Config, url: str, ca: str = "") -> Server:
-    """Raises SetupError if the URL is none that clients can be given."""
+def server(config: Config, url: str, ca: str = "", sumdb_key: str = "") -> Server:
+    """Raises SetupError if the URL is none that clients can be given.
+
+    `sumdb_key` is what clients verify our own checksum database by: NAME+HASH+KEY.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -119,6 +125,8 @@ def server(config: Config, url: str, ca: str = "") -> Server:
     if parts.scheme not in _PORTS or not named or extra or port == 0:
         raise SetupError(f"{url}: {_WRITE}")
     port = port or _PORTS[parts.scheme]
+    modules, holder = _modules(config, parts.scheme, host, port)
+    own_modules = holder is not None and _has_own(config, holder)
     return Server(
         parts.scheme,
         host,
@@ -127,7 +135,9 @@ def server(config: Config, url: str, ca: str = "") -> Server:
         registries=_registries(config, host),
         mirror=_mirror(config, parts.scheme, host, port),
         claimed=tuple(name for item in config.repositories.values() for name in item.hosts if name != host),
-        modules=_modules(config, parts.scheme, host, port),
+        modules=modules,
+        own_modules=own_modules,
+        sumdb=f"{sumdb_key} {modules}/sumdb/{sumdb_key.partition('+')[0]}" if sumdb_key and own_modules else "",
     )
 
 
@@ -191,14 +201,22 @@ def _mirror(config: Config, scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{authority(scheme, host, port)}"
 
 
-def _modules(config: Config, scheme: str, host: str, port: int) -> str:
+def _modules(config: Config, scheme: str, host: str, port: int) -> tuple[str, Repository | None]:
     """Groups before what they are made of; a host that another repository claims leads nowhere else."""
+    base = f"{scheme}://{authority(scheme, host, port)}"
     owner = next((item for item in config.repositories.values() if host in item.hosts), None)
     if owner is not None:
-        return f"{scheme}://{authority(scheme, host, port)}" if owner.format == "go" else ""
+        return (base, owner) if owner.format == "go" else ("", None)
     found = [item for item in config.repositories.values() if item.format == "go" and item.path]
     found.sort(key=lambda item: item.kind != "group")
-    return f"{scheme}://{authority(scheme, host, port)}{found[0].path.rstrip('/')}" if found else ""
+    return (f"{base}{found[0].path.rstrip('/')}", found[0]) if found else ("", None)
+
+
+def _has_own(config: Config, repository: Repository) -> bool:
+    """Whether modules of the team's own are in it: not everything in it comes from upstreams."""
+    if repository.kind == "group":
+        return any(_has_own(config, config.repositories[member]) for member in repository.members)
+    return repository.kind != "proxy"
 
 
 def _is_hub(repository: Repository) -> bool:

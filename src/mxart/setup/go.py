@@ -19,14 +19,33 @@ def go(server: Server, files: Files) -> Plan:
         plan = own_file(files, OWN, "", "no modules are here any more") if there else Plan()
         return plan + Plan(notes=('no repository holds Go modules: add one with format = "go" and path = "/go"',))
     text = f"export GOPROXY={server.modules}\n"
+    if server.sumdb:
+        text += f"export GOSUMDB='{server.sumdb}'\n"
     plan = system_store(server, files) + own_file(files, OWN, text, "cmd/go asks us for modules")
     return plan + Plan(notes=tuple(_notes(server)))
+
+
+def _sums(server: Server) -> list[str]:
+    """What verifies modules of the team's own."""
+    otherwise = "go env -w GONOSUMDB=example.com/yours"
+    if server.sumdb:
+        return [
+            f"this server's checksum database knows your own modules, too: go env -w GOSUMDB='{server.sumdb}'",
+            f"to go on with Google's, which knows none of yours, leave GOSUMDB as it is: {otherwise}",
+        ]
+    if server.own_modules:
+        return [
+            "this server's checksum database, which knows your own modules, has no key before the server first starts",
+            "then run this again where its data is, for the GOSUMDB that goes with it",
+            f"until then no checksum database knows them: {otherwise}",
+        ]
+    return [f"the checksum database does not know modules of your own: {otherwise}"]
 
 
 def _notes(server: Server) -> list[str]:
     notes = [
         f"for one user, or where no shell reads {OWN}: go env -w GOPROXY={server.modules}",
-        "the checksum database does not know modules of your own: go env -w GONOSUMDB=example.com/yours",
+        *_sums(server),
         "GOPRIVATE and GONOPROXY would lead the go command past this server: leave them empty for what is here",
     ]
     if server.is_plain:

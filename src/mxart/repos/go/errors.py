@@ -24,7 +24,10 @@ def word(problem: Problem) -> Response:
         fields.append(("retry-after", str(max(0, math.ceil(problem.retry_after)))))
     text = f"{problem.message}\n{problem.detail}"
     if problem.status == 404 and problem.subject == "sumdb":
-        text += "\nno checksum database knows modules of your own: set GONOSUMDB for them"
+        text += (
+            "\nno checksum database but this server's own knows modules of your own: `mxart setup go` prints its"
+            " GOSUMDB; or set GONOSUMDB for them"
+        )
     lines = [_printable(line) for line in text.splitlines() if line.strip()]
     text = "".join(f"{line}\n" for line in lines[:_MAX_LINES])
     return Response(problem.status, Headers(fields), Body((text.encode(),)))

@@ -122,7 +122,7 @@ class Go:
         )
 
     def gone(self, operation: Delete | Cancel, outcome: Gone) -> Response:
-        return writes.deleted()
+        return writes.deleted(outcome)
 
     def word(self, problem: Problem) -> Response:
         return word(problem)

@@ -52,15 +52,7 @@ class Record(Struct, frozen=True):
 
     def sums(self, module: str, version: str) -> Sums:
         """What it says of this version. Raises ValueError where that is nothing."""
-        found: dict[str, str] = {}
-        for line in self.text.decode().split("\n"):
-            fields = line.split(" ")
-            if len(fields) == 3 and fields[0] == module and _SUM.match(fields[2]):
-                found[fields[1]] = fields[2]
-        try:
-            return Sums(found[version], found[f"{version}/go.mod"])
-        except KeyError:
-            raise ValueError(f"the record says nothing of {module}@{version}") from None
+        return Sums.parse(self.text.decode(), module, version)
 
 
 class Database(Struct, frozen=True):
@@ -153,6 +145,24 @@ class Sums(Struct, frozen=True):
 
     zip: str
     mod: str
+
+    @classmethod
+    def parse(cls, text: str, module: str, version: str) -> Sums:
+        """From lines as in go.sum. Raises ValueError where they say nothing of this version."""
+        found: dict[str, str] = {}
+        for line in text.split("\n"):
+            fields = line.split(" ")
+            if len(fields) == 3 and fields[0] == module and _SUM.match(fields[2]):
+                found[fields[1]] = fields[2]
+        try:
+            return cls(found[version], found[f"{version}/go.mod"])
+        except KeyError:
+            raise ValueError(f"the record says nothing of {module}@{version}") from None
+
+
+def sums_text(module: str, version: str, sums: Sums) -> bytes:
+    """The record of a version: its lines of go.sum."""
+    return f"{module} {version} {sums.zip}\n{module} {version}/go.mod {sums.mod}\n".encode()
 
 
 class Private:

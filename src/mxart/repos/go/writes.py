@@ -25,7 +25,7 @@ from mxart.repos.go.requests import parse as parse_path
 from mxart.repos.go.sums import Asked
 from mxart.repos.go.versions import major, pseudo_time
 from mxart.repos.go.zips import MAX_ZIP, BadModule, check_zip
-from mxart.repos.publishing import Delete, Derived, Judgement, Release, Released, Write
+from mxart.repos.publishing import Delete, Derived, Gone, Judgement, Release, Released, Write
 from mxart.store.base import Unjudged
 
 MAX_MOD = 4 << 20
@@ -138,9 +138,9 @@ def _time(version: str, now: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
 
 
-def deleted() -> Response:
+def deleted(outcome: Gone) -> Response:
     """See Format.gone."""
-    return _text(200, "deleted\n")
+    return _text(200, f"deleted: {outcome.warning}\n" if outcome.warning else "deleted\n")
 
 
 def _text(status: int, text: str) -> Response:
