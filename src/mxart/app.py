@@ -249,6 +249,7 @@ class _Worker:
                 token_pages=rights.token_pages,
                 api=ApiOnDemand(self._config, parts, jobs, rights),
                 deputy=parts.own_sums,
+                url=self._config.access.url,
             )
             gateway = Gateway(
                 handler=gate,

@@ -15,12 +15,11 @@ import trio
 from kit.go_command import GO_VERSIONS, GoCommand, ModuleServer, Refused
 from kit.http import Got, get
 from kit.modules import GRAPH, TOML, TOOLS, Module
-from kit.publishers import Publisher
+from kit.publishers import Publisher, sumdb_key
 from kit.pushes import mxart_command
 from kit.servers import Mxart, mxart
 from kit.sumdb import Database
 from kit.witness import Forked, Witness
-from mxart.repos.go.notes import SignerKey
 
 APP = GRAPH[1]
 OURS = Module("example.com/Team/own", "v1.2.0", ((APP.path, APP.version),), {"big.bin": bytes(range(256)) * 512})
@@ -65,14 +64,8 @@ def world(room: Path) -> Iterator[World]:
     made.server.stop()
 
 
-def key_of(server: Mxart) -> str:
-    """The one that `mxart go sumdb` prints (see below), without waiting for a command."""
-    (file,) = (server.data / "sumdb").glob("*.key")
-    return str(SignerKey.parse(file.read_text().strip()).verifier)
-
-
 def gosumdb(server: Mxart) -> str:
-    key = key_of(server)
+    key = sumdb_key(server)
     return f"{key} {server.url}/go/sumdb/{key.partition('+')[0]}"
 
 
@@ -82,7 +75,7 @@ def command(server: Mxart, room: Path, name: str = "client", version: str = "", 
 
 
 def witness(server: Mxart, key: str = "") -> Witness:
-    key = key or key_of(server)
+    key = key or sumdb_key(server)
 
     async def asked(path: str) -> Got:
         return await get(server.port, f"/go/sumdb/{key.partition('+')[0]}/{path}")
@@ -244,7 +237,7 @@ async def test_a_look_up_tells_nobody_more_than_he_may_read(world: World, room: 
             mxart_command(server, "user", "add", user, "--password-stdin", *options, stdin=f"{user}-and-her-password\n")
         publisher = Publisher(server)
         assert (await publisher.put(OURS)).status == 201
-        name = key_of(server).partition("+")[0]
+        name = sumdb_key(server).partition("+")[0]
         lookup = f"sumdb/{name}/lookup/example.com/!team/own@v1.2.0"
         assert (await publisher.get(lookup, login=False)).status == 401
         # By a group that does not hold it there is no such thing.

@@ -10,6 +10,13 @@ import trio
 from kit.http import Got, get, head, parse
 from kit.modules import Module
 from kit.servers import Mxart
+from mxart.repos.go.notes import SignerKey
+
+
+def sumdb_key(server: Mxart) -> str:
+    """What `mxart go sumdb` prints, without waiting for a command."""
+    (file,) = (server.data / "sumdb").glob("*.key")
+    return str(SignerKey.parse(file.read_text().strip()).verifier)
 
 
 class Publisher:

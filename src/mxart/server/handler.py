@@ -75,7 +75,9 @@ class Gate:
         token_pages: TokenPages | None = None,
         api: Callable[[], Awaitable[Api]] | None = None,
         deputy: Deputy | None = None,
+        url: str = "",
     ) -> None:
+        """`url` is how clients reach us where it is not what they wrote: `[access] url`."""
         self._routes = routes
         self._repositories = repositories
         self._formats: dict[str, Format] = {r.format.name: r.format for r in repositories.values()}
@@ -90,6 +92,7 @@ class Gate:
         self._api = api
         self._given = Given()
         self._deputy = deputy
+        self._url = url
 
     async def handle(self, request: Request) -> Response:
         at = _Place()
@@ -176,7 +179,7 @@ class Gate:
     async def _ask(
         self, repository: Repository, to: ToRepository, request: Request, caller: Caller, at: _Place
     ) -> Response:
-        root = "" if request.path.startswith(_REGISTRY) else _root(request, to)
+        root = "" if request.path.startswith(_REGISTRY) else _root(request, to, self._url)
         operation = repository.format.parse(request.method, to.path, request.query, request.headers, root)
         request.trace.decided("%s %s: repository %s, %r", request.method, request.target, to.repository, operation)
         if (
@@ -262,10 +265,13 @@ class Gate:
         self._exchanges(f"{request.method} {request.path} {status}", fields)
 
 
-def _root(request: Request, to: ToRepository) -> str:
-    """The repository's own URL, as the client has it."""
+def _root(request: Request, to: ToRepository, ours: str) -> str:
+    """The repository's own URL, as the client has it. A host of its own stays that, whatever `ours` says."""
     prefix = request.path.removesuffix(to.path)
-    return f"{request.absolute or request.peer.scheme}://{request.authority or request.peer.sni or ''}{prefix}"
+    if ours and to.by == "path":
+        return f"{ours.rstrip('/')}{prefix}"
+    scheme = ours.partition("://")[0] or request.absolute or request.peer.scheme
+    return f"{scheme}://{request.authority or request.peer.sni or ''}{prefix}"
 
 
 def _ms(seconds: float) -> float:
