@@ -294,6 +294,27 @@ async def test_the_latest_is_the_highest_release_that_was_not_retracted(shop: Sh
     assert (await shop.get(f"{APP}/@v/list"))[1].split()[-2:] == [b"v1.11.0-rc.1", b"v1.12.0"]
 
 
+async def test_what_one_repository_takes_back_is_not_the_latest_of_a_group_that_has_it_from_another(shop: Shop) -> None:
+    other = shop.world.local("other", form=Go())
+    inner = Group("inner", Go(), (other,))
+    both = Group("both", Go(), (shop.own, inner, shop.mirror))
+    for version in ("v1.9.0", "v1.10.0"):
+        assert (await shop.put(Module(APP, version)))[0] == 201
+    taking_back = Module(APP, "v1.9.1")
+    text = f"module {APP}\n\nretract [v1.9.1, v1.10.0]\n".encode()
+    assert (await shop.put(taking_back, of({"go.mod": text}, taking_back), other))[0] == 201
+    # Whoever is newest says what counts: v1.9.1 is not.
+    assert json.loads((await shop.get(f"{APP}/@latest", both))[1])["Version"] == "v1.10.0"
+    newest = Module(APP, "v1.10.1")
+    text = f"module {APP}\n\nretract [v1.9.1, v1.10.1]\n".encode()
+    assert (await shop.put(newest, of({"go.mod": text}, newest), other))[0] == 201
+    for repository in (both, Group("turned", Go(), (inner, shop.own))):
+        assert json.loads((await shop.get(f"{APP}/@latest", repository))[1])["Version"] == "v1.9.0"
+    assert not shop.world.upstream.asked
+    assert (await shop.get(f"{APP}/@latest", both))[0] == 200
+    assert (await shop.get("example.com/none/@latest", both))[0] == 404
+
+
 def test_a_go_mod_is_read_as_far_as_it_matters() -> None:
     said = gomod.read(
         b'// retract v0.0.1\nmodule "example.com/a" // the name\n\ngo 1.24rc1\ntoolchain go1.25.0\n'

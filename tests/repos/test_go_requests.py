@@ -136,6 +136,20 @@ def test_a_refusal_is_text_that_the_go_command_shows() -> None:
     assert text == b"one\ntwo\n?[31mthree?\n4\n5\n6\n7\n8\n"
 
 
+@pytest.mark.parametrize("sign", ["x", "é", "字", "😀"])
+def test_a_refusal_is_no_longer_than_the_go_command_shows(sign: str) -> None:
+    """Of a text that is too long it shows its first lines, of a line that is too long nothing."""
+    for text in (sign * 2000, f"{sign * 280}\n" * 12, f"short\n{sign * 299}\n{sign * 299}\n{sign * 299}"):
+        (data,) = Go().word(NotFound(text)).body.segments
+        assert isinstance(data, bytes)
+        shown = data.decode().split("\n")
+        assert shown.pop() == ""
+        assert len(shown) <= 8
+        assert len("\n\t".join(shown).encode()) <= 648
+        assert shown[0].startswith((sign * 100, "short"))
+        assert shown[-1].endswith("...")
+
+
 def test_a_host_of_our_own_says_that_its_modules_are_here() -> None:
     for path in ("/", "/team/lib", "/team/lib/v2/sub"):
         operation = Go().parse("GET", path, "go-get=1", Headers(), "https://Modules.test:8443")

@@ -210,10 +210,13 @@ class Group:
 
     async def _best(self, document: Document, trace: Trace, caller: Caller) -> Found:
         """Of all members' answers the best one. One member that fails fails it all, as with lists."""
+        candidates = self.candidates(document, caller)
+        if len(candidates) > 1 and all(member.owns(document.package) for member in candidates):
+            return await self._best_owned(document, trace, caller)
         found: list[Found] = []
         absent: NotFound | None = None
         outcomes: set[str] = set()
-        for member in self.candidates(document, caller):
+        for member in candidates:
             try:
                 found.append(await member.file(document, trace, self._as(member, caller)))
             except NotFound as problem:
@@ -229,6 +232,17 @@ class Group:
         answers = [one.content for one in found if isinstance(one.content, bytes)]
         assert len(answers) == len(found), "a document's content is bytes"
         return found[having(self.format.choosing).choose(document, answers)]
+
+    async def _best_owned(self, document: Document, trace: Trace, caller: Caller) -> Found:
+        """Of what several members have published: one's newest version says what counts of another's, too."""
+        choosing = having(self.format.choosing)
+        versions = (await self.listing(choosing.listing(document), trace, caller)).names
+        guide = choosing.guide(document, versions)
+        if guide is None:
+            raise NotFound(f"{self.name} has no version of {document.package}", subject=document.subject)
+        said = (await self.file(guide, trace, caller)).content
+        assert isinstance(said, bytes), "a document's content is bytes"
+        return await self.file(choosing.best(document, versions, said), trace, caller)
 
     def _ask_for_login(self, operation: File, caller: Caller) -> None:
         """Before nobody in particular is told of a failure, by HEAD: raise Unauthorized where a login may help.

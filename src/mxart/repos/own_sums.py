@@ -217,10 +217,11 @@ class OwnSums:
         if recorded.text != sums_text(module, version, sums):
             where = "" if recorded.origin == repository else ", in another repository"
             raise Conflict(
-                f"{module} {version} was something else when it was first known here{where}: the checksum database"
-                f" {self.name} keeps that for ever, though it may be deleted, and clients refuse any other content;"
+                f"{module} {version} was something else when it was first known here{where}:"
                 " publish this as a new version",
                 subject="zip",
+                detail=f"the checksum database {self.name} keeps what it was for ever, though it may be deleted,"
+                " and clients refuse any other content",
             )
 
     async def leaving(self, repository: str, path: str, trace: Trace) -> str:

@@ -92,6 +92,10 @@ class Choosing(Protocol):
         """Which of the checked answers of several repositories to one question is the best. There is at least one."""
         ...
 
+    def listing(self, document: Document) -> Listing:
+        """The list of the versions among which such a document chooses."""
+        ...
+
     def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
         """For a document that stands for the best version of a package: which one says what counts.
 

@@ -38,6 +38,9 @@ class Latest:
         found = [documents.version(data) for data in answers]
         return found.index(latest(found))
 
+    def listing(self, document: Document) -> Listing:
+        return Listing(document.package, f"{escape(document.package)}/@v/list", "list", "tags", kept=document.kept)
+
     def guide(self, document: Document, versions: Sequence[str]) -> Document | None:
         version = latest(versions)
         return _of_version(document.package, version, "mod") if version else None
