@@ -25,7 +25,7 @@ from mxart.repos.go.format import Go
 from mxart.repos.group import Group
 from mxart.repos.operations import Artifact, Document
 from mxart.repos.proxy import Proxy
-from mxart.repos.remote import Remote, Rules
+from mxart.repos.remote import Received, Remote, Rules
 
 BIG = Module("example.com/big", "v1.0.0", extra={"noise.bin": random.Random(1).randbytes(300_000)})
 DATA = BIG.zip
@@ -41,8 +41,8 @@ class Database:
         self.says: Exception | None = None
         self.gate: trio.Event | None = None
 
-    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
-        self.asked.append((operation.path, checksum))
+    async def verify(self, operation: Document | Artifact, received: Received) -> None:
+        self.asked.append((operation.path, received.checksum))
         if self.gate is not None:
             await self.gate.wait()
         if self.says is not None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 
 import trio
 from msgspec.structs import replace
@@ -24,7 +23,7 @@ from mxart.errors import NotFound, Problem, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Tap, Trace
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Artifact, Facts, Found
-from mxart.repos.remote import Remote, asked_by, flight_of
+from mxart.repos.remote import Received, Remote, asked_by, flight_of
 from mxart.repos.roles import having
 from mxart.store.base import Joined, Origin, Sink, Unjudged
 
@@ -70,6 +69,8 @@ class Artifacts:
         self._heads: Flights[Facts] = Flights(remote.nursery, remote.turn)
         self._judges = trio.CapacityLimiter(_JUDGES)
         self._wrong: OrderedDict[str, tuple[float, Problem]] = OrderedDict()
+        # What was found right lately: it is told before its name is in the catalog.
+        self._right: OrderedDict[str, tuple[Digest, str]] = OrderedDict()
 
     async def find(self, artifact: Artifact, trace: Trace) -> Found:
         """See Repository.file."""
@@ -105,7 +106,7 @@ class Artifacts:
     async def _download(self, artifact: Artifact, trace: Trace) -> Found:
         remote = self._remote
         key = f"{remote.name}\0{flight_of(artifact.path, trace)}"
-        name = _Name(remote, artifact, self._judges, self._hold)
+        name = _Name(self, remote, artifact, trace)
         began = time.perf_counter()
         try:
             joined = await remote.stock.transfers.join_named(key, self._origin(artifact, trace), name)
@@ -125,8 +126,11 @@ class Artifacts:
         known = remote.shelf.look(artifact.path) if digest is not None else None
         if known is not None and known.record.digest == digest:
             return remote.shelf.describe(artifact, known.record, source, size=source.total)
-        facts = remote.format.facts(artifact, joined.headers)
-        return remote.shelf.announce(artifact, replace(facts, digest=digest), source, source.total)
+        judged, checksum = self._right.get(artifact.path, (None, ""))
+        facts = replace(remote.format.facts(artifact, joined.headers), digest=digest)
+        if digest is not None and judged == digest:
+            facts = replace(facts, checksum=checksum)
+        return remote.shelf.announce(artifact, facts, source, source.total)
 
     def _origin(self, artifact: Artifact, trace: Trace) -> Origin:
         """Asks upstream anew at each call, as the one whose request it is."""
@@ -139,12 +143,24 @@ class Artifacts:
 
         return origin
 
-    def _hold(self, path: str, problem: Problem) -> None:
+    async def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
+        """What the format says of a whole file: its checksum. Raises UpstreamFailed."""
+        judge = having(self._remote.format.judging).judge
+        # Not abandoned when cancelled: the file is in use until the thread is back.
+        return await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
+
+    def is_right(self, path: str, digest: Digest, checksum: str) -> None:
+        """A file was judged, and is about to get its name."""
+        self._right.pop(path, None)
+        self._right[path] = (digest, checksum)
+        if len(self._right) > _MAX_HELD:
+            self._right.popitem(last=False)
+
+    def is_wrong(self, path: str, problem: Problem) -> None:
+        """A file was judged."""
         self._wrong.pop(path, None)
-        self._wrong[path] = (
-            self._remote.clock(),
-            copy.copy(problem),
-        )  # a copy has no traceback, with all that it holds
+        # A copy has no traceback, with all that it holds.
+        self._wrong[path] = (self._remote.clock(), copy.copy(problem))
         if len(self._wrong) > _MAX_HELD:
             self._wrong.popitem(last=False)
 
@@ -162,17 +178,15 @@ class Artifacts:
 
 
 class _Name:
-    """`store.base.Naming` of one artifact. `wrong` is told what is wrong with it."""
+    """`store.base.Naming` of one artifact. `artifacts` is told what became of it."""
 
-    __slots__ = ("_artifact", "_checksum", "_judges", "_remote", "_wrong")
+    __slots__ = ("_artifact", "_artifacts", "_checksum", "_remote", "_trace")
 
-    def __init__(
-        self, remote: Remote, artifact: Artifact, judges: trio.CapacityLimiter, wrong: Callable[[str, Problem], None]
-    ) -> None:
+    def __init__(self, artifacts: Artifacts, remote: Remote, artifact: Artifact, trace: Trace) -> None:
+        self._artifacts = artifacts
         self._remote = remote
         self._artifact = artifact
-        self._judges = judges
-        self._wrong = wrong
+        self._trace = trace
         self._checksum = ""  # once it is judged
 
     def find(self) -> Digest | None:
@@ -180,17 +194,17 @@ class _Name:
         return record.digest if record is not None else None
 
     async def judge(self, unjudged: Unjudged) -> None:
-        remote, artifact = self._remote, self._artifact
+        artifact = self._artifact
         try:
-            # Not abandoned when cancelled: the file is in use until the thread is back.
-            judge = having(remote.format.judging).judge
-            self._checksum = await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
-            await remote.verify(artifact, self._checksum)
+            self._checksum = await self._artifacts.judge(artifact, unjudged)
+            received = Received(unjudged.digest, self._checksum, unjudged.headers, self._trace)
+            await self._remote.verify(artifact, received)
         except (UpstreamUnavailable, UpstreamTimeout):
             raise
         except Problem as problem:
-            self._wrong(artifact.path, problem)
+            self._artifacts.is_wrong(artifact.path, problem)
             raise
+        self._artifacts.is_right(artifact.path, unjudged.digest, self._checksum)
 
     async def record(self, digest: Digest, size: int, headers: Headers) -> None:
         remote = self._remote

@@ -23,7 +23,7 @@ from mxart.message import Headers, Trace
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Document, Facts, Found
 from mxart.repos.publishing import Inspection
-from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
+from mxart.repos.remote import OFFLINE_WARNING, Received, Remote, flight_of, stale_warning
 from mxart.repos.stock import MAX_DOCUMENT, Known
 from mxart.store.base import FileRecord
 from mxart.store.published import Need, Publication, Vanished
@@ -173,7 +173,7 @@ class Documents:
         async with remote.open(remote.ask(document, "HEAD"), trace) as reply:
             remote.format.facts(document, reply.headers)
             headers, origin = reply.headers, reply.origin
-        facts = await self._check(document, headers, data)
+        facts = await self._check(document, headers, data, trace)
         return await self._keep(document, facts, data, origin, None)
 
     async def _fetch(self, document: Document, known: Known | None, trace: Trace) -> Found:
@@ -183,13 +183,14 @@ class Documents:
                 raise UpstreamFailed(f"{remote.upstream.name} answered {reply.status} to a question without conditions")
             data = await remote.read(reply, MAX_DOCUMENT)
             headers, origin = reply.headers, reply.origin
-        facts = await self._check(document, headers, data)
+        facts = await self._check(document, headers, data, trace)
         return await self._keep(document, facts, data, origin, known)
 
-    async def _check(self, document: Document, headers: Headers, data: bytes) -> Facts:
+    async def _check(self, document: Document, headers: Headers, data: bytes, trace: Trace) -> Facts:
         check = partial(self._remote.format.check, document, headers, data)
         facts = await trio.to_thread.run_sync(check) if len(data) > _LONG else check()
-        await self._remote.verify(document, facts.checksum)
+        assert facts.digest is not None, "Format.check sets it"
+        await self._remote.verify(document, Received(facts.digest, facts.checksum, headers, trace))
         return facts
 
     async def _keep(self, document: Document, facts: Facts, data: bytes, origin: str, known: Known | None) -> Found:

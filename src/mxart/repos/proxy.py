@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -18,6 +18,7 @@ from mxart.repos.counter import Counter
 from mxart.repos.directories import entries
 from mxart.repos.indexes import Indexes
 from mxart.repos.operations import (
+    AnyRead,
     Artifact,
     Directory,
     Document,
@@ -46,7 +47,8 @@ class Proxy:
 
     `nursery` is the server's: what it runs outlives the requests that caused it.  `origin` makes the
     origin of a download from the question to upstream.  `verifier` is asked about what upstream sent, before it is kept
-    or served, where the format tells a checksum of it.
+    or served, where the format tells a checksum of it.  `private` are packages that are the team's own: upstream is
+    never asked for them, and nothing that it may have sent of them is served.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Proxy:
         rules: Rules = Rules(),  # noqa: B008 frozen
         clock: Callable[[], float] = time.time,
         verifier: Verifier | None = None,
+        private: Container[str] = (),
     ) -> None:
         self.name = name
+        self._private = private
         self.format = format
         self.site = upstream.site if rules.relay != "never" else ""
         shelf = Shelf(name, format, stock)
@@ -95,7 +99,7 @@ class Proxy:
         await self._counter.admit(caller, trace)
 
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
-        operation = self.format.adopt(operation)
+        operation = self._adopted(operation)
         found = self._counter.remembered(operation, trace)
         if found is not None:
             return found
@@ -116,21 +120,30 @@ class Proxy:
 
     async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
         trace.outcome = "hit"
+        operation = self._adopted(operation)
         return await entries(self._stock, self.name, operation, caller.grants)
 
     async def listing(self, operation: Listing, trace: Trace, caller: Caller = NOBODY) -> Listed:
-        operation = self.format.adopt(operation)
+        operation = self._adopted(operation)
         if self._may_fetch(operation, caller):
             return await self._counter.listing(operation, trace, caller)
         with self._refusing(operation, caller):
             return await self._kept.listing(operation, trace, caller)
 
     async def referrers(self, operation: Referrers, trace: Trace, caller: Caller = NOBODY) -> Referred:
-        operation = self.format.adopt(operation)
+        operation = self._adopted(operation)
         if self._may_fetch(operation, caller):
             return await self._counter.referrers(operation, trace, caller)
         with self._refusing(operation, caller):
             return await self._kept.referrers(operation, trace, caller)
+
+    def _adopted(self, operation: AnyRead) -> AnyRead:
+        """In upstream's names, if it may be asked for this at all."""
+        adopted = self.format.adopt(operation)
+        if self._private and adopted.package in self._private:
+            message = f"{adopted.package} is private here: no upstream is asked for it"
+            raise NotFound(message, subject=adopted.subject)
+        return adopted
 
     def _may_fetch(self, operation: File | Listing | Referrers, caller: Caller) -> bool:
         if _wants_kept(operation):

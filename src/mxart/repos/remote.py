@@ -49,14 +49,28 @@ class Rules(Struct, frozen=True):
         return min(self.ttl, _HOLD)
 
 
-class Verifier(Protocol):
-    """Whoever knows what upstream's files must be, by another's word than upstream's: a checksum database."""
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A file that has come from upstream as a whole, and that its format holds to be right.
 
-    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+    `checksum` is what the format says of it, `headers` are the head that it came with; `trace` is of the request that
+    caused it, which may be over.
+    """
+
+    digest: Digest
+    checksum: str
+    headers: Headers
+    trace: Trace
+
+
+class Verifier(Protocol):
+    """Whoever knows what upstream's files must be, by another word than the file itself: a checksum database, say."""
+
+    async def verify(self, operation: Document | Artifact, received: Received) -> None:
         """Return if these bytes are the right ones, or if there is nobody to ask about them: a private package.
 
-        `checksum` is what the format says of them.  Raises UpstreamFailed if they are not, and UpstreamUnavailable or
-        UpstreamTimeout where that cannot be told now: then they are asked about again, later.
+        Raises UpstreamFailed if they are not, and UpstreamUnavailable or UpstreamTimeout where that cannot be told now:
+        then they are asked about again, later.
         """
         ...
 
@@ -120,10 +134,10 @@ class Remote(Struct, frozen=True):
         """Whether what is kept must not be served in spite of this: upstream no longer lets us see it."""
         return self.rules.relay != "never" and isinstance(problem, UpstreamDenied)
 
-    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
-        """Have another than upstream confirm what it sent, where there is one. Raises as Verifier.verify does."""
-        if self.verifier is not None and checksum:
-            await self.verifier.verify(operation, checksum)
+    async def verify(self, operation: Document | Artifact, received: Received) -> None:
+        """Have somebody confirm what upstream sent, where there is one. Raises as Verifier.verify does."""
+        if self.verifier is not None and received.checksum:
+            await self.verifier.verify(operation, received)
 
     async def read(self, reply: Reply, limit: int) -> bytes:
         """A small body whole. Raises UpstreamFailed past `limit`, and as Reply.receive does."""

@@ -25,7 +25,7 @@ from mxart.repos.go.sums import MAX_LOOKUP, Asked, Private, Record, SumsDocument
 from mxart.repos.go.sums import Sums as Checksums
 from mxart.repos.go.trees import DATA, HASH, Tile, record_hash, records_of
 from mxart.repos.operations import Artifact, Document, Found
-from mxart.repos.remote import OFFLINE_WARNING, Remote, flight_of, stale_warning
+from mxart.repos.remote import OFFLINE_WARNING, Received, Remote, flight_of, stale_warning
 from mxart.repos.sources import Sources, Way
 from mxart.repos.timeline import BYTES, TEXT, Head, Timeline
 from mxart.store.base import FileRecord
@@ -38,7 +38,7 @@ _log = logging.getLogger("mxart.sumdb")
 class NoSums(Struct, frozen=True):
     """`sumdb = "off"`: upstream is believed, and clients ask the database elsewhere. See remote.Verifier."""
 
-    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+    async def verify(self, operation: Document | Artifact, received: Received) -> None:
         """Nobody is asked."""
 
     async def answer(self, document: Document, remote: Remote, trace: Trace) -> Found | None:
@@ -62,7 +62,8 @@ class Sums:
         self._wrong: OrderedDict[str, tuple[float, UpstreamFailed]] = OrderedDict()
         self._asked_at = float("-inf")  # when upstream was last asked for its newest tree
 
-    async def verify(self, operation: Document | Artifact, checksum: str) -> None:
+    async def verify(self, operation: Document | Artifact, received: Received) -> None:
+        checksum = received.checksum
         wanted = requests.read(operation.path)
         module, version = wanted.module, wanted.version
         if module in self._private:
