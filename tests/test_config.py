@@ -20,7 +20,7 @@ def test_no_configuration_at_all_serves_the_six_registries_and_a_local_one() -> 
     config = load("")
     assert set(config.repositories) == {
         "docker.io", "gcr.io", "k8s.gcr.io", "ghcr.io", "quay.io", "registry.k8s.io", "oci",
-        "go", "go-local", "go-proxy",
+        "go", "go-local", "go-proxy", "maven", "maven-releases", "maven-snapshots", "maven-central",
     }  # fmt: skip
     assert config.repositories["docker.io"].hosts == ("docker.io", "registry-1.docker.io", "index.docker.io")
     assert config.repositories["docker.io"].path == "/docker.io"
@@ -49,6 +49,12 @@ def test_variables_of_the_environment_are_put_in() -> None:
 PROXY = '[repository.hub]\nformat="oci"\nkind="proxy"\nupstream="https://r.example"\n'
 MODULES = "[repository.modules]\nformat='go'\nkind='proxy'\nupstream='https://proxy.golang.org'\n"
 LOCAL = '[repository.mine]\nformat="oci"\nkind="local"\n'
+DEPLOYS = (
+    "[repository.r]\nformat='maven'\nkind='local'\npolicy='releases'\nstaging=true\n"
+    "[repository.s]\nformat='maven'\nkind='local'\npolicy='snapshots'\n"
+)
+DEPLOYED = DEPLOYS + "[repository.all]\nformat='maven'\nkind='group'\nmembers=['r','s']\n"
+CENTRAL = "[repository.central]\nformat='maven'\nkind='proxy'\nupstream='https://r.example'\n"
 GROUP = "\n[repository.g]\nformat='oci'\nkind='group'\nmembers=['mine']\n"
 OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
 
@@ -118,6 +124,23 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         ),
         (PROXY + GROUP.replace("mine", "hub") + "publish_to='hub'", "repository.g.publish_to", "is a proxy"),
         (LOCAL + GROUP + OUTER + "publish_to='g'", "repository.outer.publish_to", "no publish_to itself"),
+        (DEPLOYED + "publish_to=['r', 'r']", "repository.all.publish_to[1]", "named twice"),
+        (
+            LOCAL
+            + LOCAL.replace("mine", "too")
+            + GROUP.replace("['mine']", "['mine','too']")
+            + "publish_to=['mine', 'too']",
+            "repository.g.publish_to",
+            "name one member",
+        ),
+        (DEPLOYED + "publish_to=['r', 'x']", "repository.all.publish_to[1]", "no [repository.x]"),
+        (DEPLOYED + "policy='releases'", "repository.all.policy", "this is a group of maven"),
+        (LOCAL + "policy='snapshots'", "repository.mine.policy", "this is a local of oci"),
+        (CENTRAL + "staging=true", "repository.central.staging", "this is a proxy of maven"),
+        (DEPLOYS + "private=['com.example.*']", "repository.s.private", "this is a local of maven"),
+        (CENTRAL + "policy='all'", "repository.central.policy", "all"),
+        (CENTRAL + "path='/v2/maven'", "repository.central.path", "another first element"),
+        (CENTRAL + "sumdb='off'", "repository.central.sumdb", "Go modules"),
         (PROXY + "path='/a'\n" + LOCAL + "path='/a'", "repository.mine.path", "repository hub"),
         (PROXY + "path='/a'\n" + LOCAL + "path='/a/b'", "repository.mine.path", "repository hub"),
         (PROXY + "hosts=['a.example']\n" + LOCAL + "hosts=['a.example']", "repository.mine.hosts", "repository hub"),
@@ -126,7 +149,7 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         (MODULES + "path='/v1'", "repository.modules.path", "another first element"),
         (MODULES + "relay='denied'", "repository.modules.relay", "to registries only"),
         (PROXY + "sumdb='off'", "repository.hub.sumdb", "a proxy of Go modules"),
-        (LOCAL + "private=['a.example']", "repository.mine.private", "a proxy of Go modules"),
+        (LOCAL + "private=['a.example']", "repository.mine.private", "a proxy of go or maven"),
         (MODULES + "index='https://a'", "repository.modules.index", "this one holds go"),
         (MODULES + GROUP.replace("mine", "modules"), "repository.g.members[0]", "modules holds go, this group oci"),
         (MODULES + "path='/'\n" + LOCAL + "path='/'", "repository.mine.path", "repository modules"),
@@ -174,7 +197,15 @@ def test_a_cycle_of_groups_is_refused_with_its_way() -> None:
 
 def test_a_group_publishes_to_a_local_member_or_to_a_groups() -> None:
     config = load(LOCAL + GROUP + "publish_to='mine'" + OUTER + "publish_to='g'")
-    assert [config.repositories[name].publish_to for name in ("mine", "g", "outer")] == ["", "mine", "g"]
+    assert [config.repositories[name].targets for name in ("mine", "g", "outer")] == [(), ("mine",), ("g",)]
+
+
+def test_a_group_of_maven_has_a_member_for_releases_and_one_for_snapshots() -> None:
+    text = DEPLOYS + "[repository.all]\nformat='maven'\nkind='group'\nmembers=['r','s']\npublish_to=['s','r']\n"
+    assert load(text).repositories["all"].targets == ("s", "r")
+    config = load("")
+    assert config.repositories["maven"].targets == ("maven-releases", "maven-snapshots")
+    assert all(config.repositories[f"maven-{policy}"].policy == policy for policy in ("releases", "snapshots"))
 
 
 def test_a_root_path_beside_longer_ones_is_no_overlap() -> None:

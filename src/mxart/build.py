@@ -22,6 +22,8 @@ from mxart.repos.go.format import Go
 from mxart.repos.go.sums import Database, Private
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
+from mxart.repos.maven.format import Maven
+from mxart.repos.maven.private import Groups
 from mxart.repos.oci.format import Oci
 from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
@@ -34,6 +36,7 @@ from mxart.repos.remote import Rules, Verifier
 from mxart.repos.sources import Way
 from mxart.repos.stock import Memory, Shelf, Stock
 from mxart.repos.sums import NoSums, Sums
+from mxart.repos.upstream_sums import UpstreamSums
 from mxart.secrets import secret
 from mxart.server.index import Index
 from mxart.server.metrics import UpstreamObserver
@@ -72,6 +75,7 @@ class Trust(Struct, frozen=True):
     credentials: Mapping[str, Credentials]
     sums: Mapping[str, tuple[Database | None, Private]]  # of Go proxies
     vcs: Mapping[str, VcsTrust]
+    private: Mapping[str, Groups]  # of Maven's
 
     @classmethod
     def read(cls, config: Config, ours: bytes = b"") -> Trust:
@@ -81,6 +85,7 @@ class Trust(Struct, frozen=True):
         credentials: dict[str, Credentials] = {}
         sums: dict[str, tuple[Database | None, Private]] = {}
         vcs: dict[str, VcsTrust] = {}
+        private: dict[str, Groups] = {}
         for name, settings in config.repositories.items():
             if settings.kind == "vcs":
                 from mxart.build_vcs import VcsTrust  # noqa: PLC0415 few have one
@@ -95,6 +100,8 @@ class Trust(Struct, frozen=True):
                 raise ConfigError(f"repository.{name}.ca_file: {error}") from None
             if settings.format == "go":
                 sums[name] = _sums(name, settings)
+            if settings.format == "maven":
+                private[name] = _groups(name, settings)
             tls[name] = by_file[settings.ca_file]
             credentials[name] = Credentials(
                 settings.username,
@@ -105,7 +112,7 @@ class Trust(Struct, frozen=True):
             ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
         except ConfigError as error:
             raise ConfigError(f"replicate.ca_file: {error}") from None
-        return cls(tls, credentials, sums, vcs)
+        return cls(tls, credentials, sums, vcs, private)
 
 
 def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
@@ -115,6 +122,13 @@ def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
         raise ConfigError(f"repository.{name}.sumdb: {error}") from None
     try:
         return database, Private(settings.private)
+    except ValueError as error:
+        raise ConfigError(f"repository.{name}.private: {error}") from None
+
+
+def _groups(name: str, settings: Settings) -> Groups:
+    try:
+        return Groups(settings.private)
     except ValueError as error:
         raise ConfigError(f"repository.{name}.private: {error}") from None
 
@@ -174,7 +188,7 @@ class Parts:
                 self.repositories[name] = self._single(name, item, nursery)
         for name in building_order(groups, self.repositories):
             members = [self.repositories[member] for member in groups[name]]
-            self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].publish_to)
+            self.repositories[name] = Group(name, _format(settings[name]), members, settings[name].targets)
         if self.own_sums is not None:
             self.own_sums.serve(self.repositories)
         nursery.start_soon(self._keep_space)
@@ -211,10 +225,11 @@ class Parts:
         if settings.kind == "local":
             return Local(
                 name,
-                _format(settings),
+                self._format_of(settings),
                 stock,
                 lends=self._lends,
                 max_upload=self._config.limits.max_body,
+                staging=settings.staging,
                 registrar=self.own_sums if settings.format == "go" else None,
             )
         if settings.kind == "vcs":
@@ -236,13 +251,25 @@ class Parts:
             relay=settings.relay,
         )
         form = _format(settings)
-        verifier: Verifier | None = None
-        if name in self._trust.sums:
-            shelf = Shelf(name, form, stock)
-            verifier = self._verifier(settings, Asking(name, form, remote, stock, shelf, nursery, origin, rules))
-        return Proxy(name, form, remote, stock, nursery=nursery, origin=origin, rules=rules, verifier=verifier)
+        asking = Asking(name, form, remote, stock, Shelf(name, form, stock), nursery, origin, rules)
+        return Proxy(
+            name,
+            form,
+            remote,
+            stock,
+            nursery=nursery,
+            origin=origin,
+            rules=rules,
+            verifier=self._verifier(settings, asking),
+            private=self._trust.private[name].hold if settings.private and settings.format == "maven" else None,
+        )
 
-    def _verifier(self, settings: Settings, asking: Asking) -> Verifier:
+    def _verifier(self, settings: Settings, asking: Asking) -> Verifier | None:
+        if settings.format == "maven":
+            return UpstreamSums(asking)
+        return self._sums(settings, asking) if settings.format == "go" else None
+
+    def _sums(self, settings: Settings, asking: Asking) -> Verifier:
         database, private = self._trust.sums[asking.name]
         if database is None:
             return NoSums()
@@ -266,6 +293,16 @@ class Parts:
             self._turns,
             self._memory,
         )
+
+    def _format_of(self, settings: Settings) -> Format:
+        """That of a local repository: of Maven's it knows who takes what this one refuses."""
+        if settings.format != "maven":
+            return _format(settings)
+        others = (
+            item for item in self._config.repositories.values() if item.format == "maven" and item.kind == "local"
+        )
+        elsewhere = tuple(item.name for item in others if item.name != settings.name and item.policy != settings.policy)
+        return Maven(settings.policy, elsewhere)
 
     def _lends(self, repository: str) -> bool:
         """Whether its blobs may be mounted elsewhere: what upstream shows to some only stays with its proxy."""
@@ -333,6 +370,8 @@ class Parts:
 def _format(settings: Settings) -> Format:
     if settings.format == "go":
         return Go()
+    if settings.format == "maven":
+        return Maven()
     # Docker Hub by its name, whichever mirror the bytes come from.
     hosts = sorted((f"https://{host}" for host in settings.hosts), key=lambda url: not is_docker_hub((url,)))
     return Oci((*hosts, *settings.upstreams))

@@ -107,7 +107,7 @@ class Retention(_Table, frozen=True):
 class Repository(_Table, frozen=True):
     """One `[repository.NAME]` table. `name` is filled in from the table's name."""
 
-    format: Literal["oci", "go"]
+    format: Literal["oci", "go", "maven"]
     kind: Literal["local", "proxy", "vcs", "group"]
     name: str = ""
     hosts: tuple[str, ...] = ()
@@ -134,7 +134,9 @@ class Repository(_Table, frozen=True):
     # go: the checksum database that upstream's modules are verified by, NAME+HASH+KEY or NAME+HASH+KEY URL; "": that of
     # sum.golang.org; "off": upstream is believed
     sumdb: str = ""
-    private: tuple[str, ...] = ()  # go: modules that no checksum database hears of, patterns as in GOPRIVATE
+    # go: modules that no checksum database hears of, patterns as in GOPRIVATE. maven: groups that are the team's own,
+    # and never asked of this upstream: "com.example" or, with all below it, "com.example.*"
+    private: tuple[str, ...] = ()
     # vcs, of Go modules: which ones, patterns as in GOPRIVATE; the URLs of repositories by the paths that they stand
     # for, "*" in both for any one element; and what the git servers know us by
     modules: tuple[str, ...] = ()
@@ -144,14 +146,24 @@ class Repository(_Table, frozen=True):
     # local
     quota: int | str | None = None  # bytes of distinct files; what would exceed it is refused
     retention: tuple[Retention, ...] = ()
+    policy: Literal["releases", "snapshots", "mixed"] = "mixed"  # maven: which versions may be deployed
+    staging: bool = False  # maven: a deploy is seen when all of it is there: when its list of versions comes
     # group
     members: tuple[str, ...] = ()
-    publish_to: str = ""  # the member that takes what is pushed to the group; "": nothing can be
+    # The member that takes what is pushed to the group; "": nothing can be. maven: or several, of which the first whose
+    # policy takes a version has it
+    publish_to: str | tuple[str, ...] = ""
 
     @property
     def upstreams(self) -> tuple[str, ...]:
         """The mirrors, in order."""
         return (self.upstream,) if isinstance(self.upstream, str) else self.upstream
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The members that take what is pushed, in order."""
+        named = (self.publish_to,) if isinstance(self.publish_to, str) else self.publish_to
+        return tuple(name for name in named if name)
 
 
 class Tunnel(_Table, frozen=True):
@@ -347,7 +359,19 @@ def default_repositories() -> dict[str, Repository]:
     found["go-proxy"] = Repository(name="go-proxy", format="go", kind="proxy", upstream="https://proxy.golang.org")
     members = ("go-local", "go-proxy")
     found["go"] = Repository(name="go", format="go", kind="group", members=members, publish_to="go-local", path="/go")
+    found |= {item.name: item for item in _maven()}
     return found
+
+
+def _maven() -> tuple[Repository, ...]:
+    releases = Repository(name="maven-releases", format="maven", kind="local", policy="releases")
+    snapshots = Repository(name="maven-snapshots", format="maven", kind="local", policy="snapshots")
+    url = "https://repo.maven.apache.org/maven2"
+    central = Repository(name="maven-central", format="maven", kind="proxy", upstream=url)
+    targets = (releases.name, snapshots.name)
+    members = (*targets, central.name)
+    group = Repository(name="maven", format="maven", kind="group", members=members, publish_to=targets, path="/maven")
+    return (releases, snapshots, central, group)
 
 
 def default_tunnels(but: tuple[str, ...] = ()) -> tuple[Tunnel, ...]:

@@ -137,9 +137,7 @@ def _repository(place: str, repository: Repository, config: Config) -> Iterator[
     yield from _space(place, repository)
     if repository.format != "oci":
         yield from _not_oci(place, repository)
-    for key, given in (("sumdb", repository.sumdb), ("private", repository.private)):
-        if given and (repository.format, repository.kind) != ("go", "proxy"):
-            yield f"{place}.{key}", "only a proxy of Go modules is told of a checksum database"
+    yield from _particular(place, repository)
     if repository.kind == "proxy":
         yield from _proxy(place, repository)
     else:
@@ -170,6 +168,23 @@ def _vcs(place: str, repository: Repository) -> Iterator[Fault]:
     for key in ("modules", "urls", "login"):
         if getattr(repository, key):
             yield f"{place}.{key}", f'a {repository.kind} repository reads nothing from git; kind = "vcs" does'
+
+
+def _particular(place: str, repository: Repository) -> Iterator[Fault]:
+    """What only some formats have."""
+    what = f"a {repository.kind} of {repository.format}"
+    if repository.sumdb and (repository.format, repository.kind) != ("go", "proxy"):
+        yield f"{place}.sumdb", "only a proxy of Go modules is told of a checksum database"
+    if repository.private and (repository.format not in ("go", "maven") or repository.kind != "proxy"):
+        yield f"{place}.private", f"what an upstream may not hear of is told to a proxy of go or maven; this is {what}"
+    if (repository.format, repository.kind) != ("maven", "local"):
+        if repository.policy != "mixed":
+            yield f"{place}.policy", f"releases and snapshots are told apart by a local of maven; this is {what}"
+        if repository.staging:
+            yield f"{place}.staging", f"deploys are staged by a local of maven; this is {what}"
+    if len(repository.targets) > 1 and repository.format != "maven":
+        message = "name one member: only of maven's one may take releases, and another one snapshots"
+        yield f"{place}.publish_to", message
 
 
 def _not_oci(place: str, repository: Repository) -> Iterator[Fault]:
@@ -250,12 +265,15 @@ def _group(place: str, repository: Repository, config: Config) -> Iterator[Fault
             yield f"{place}.members[{index}]", f"{member} holds {found.format}, this group {repository.format}"
         if member in repository.members[:index]:
             yield f"{place}.members[{index}]", f"{member} is a member twice"
-    if repository.publish_to:
-        yield from _publish_to(f"{place}.publish_to", repository, config)
+    several = isinstance(repository.publish_to, tuple)
+    for index, wanted in enumerate(repository.targets):
+        at = f"{place}.publish_to{f'[{index}]' if several else ''}"
+        yield from _publish_to(at, wanted, repository, config)
+        if wanted in repository.targets[:index]:
+            yield at, f"{wanted} is named twice"
 
 
-def _publish_to(place: str, repository: Repository, config: Config) -> Iterator[Fault]:
-    wanted = repository.publish_to
+def _publish_to(place: str, wanted: str, repository: Repository, config: Config) -> Iterator[Fault]:
     found = config.repositories.get(wanted)
     if found is None:
         yield place, f"there is no [repository.{wanted}]"

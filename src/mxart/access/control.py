@@ -112,7 +112,7 @@ def rules_of(config: Config) -> Rules:
 def publishable(config: Config) -> frozenset[str]:
     """The repositories that take what is published: local ones, and groups that hand it on to one."""
     return frozenset(
-        name for name, repository in config.repositories.items() if repository.kind == "local" or repository.publish_to
+        name for name, repository in config.repositories.items() if repository.kind == "local" or repository.targets
     )
 
 

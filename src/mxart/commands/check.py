@@ -47,7 +47,7 @@ def check(options: Options, user: str | None, token: str | None, question: tuple
         click.echo(f"listener    {listener.address}{'  tls' if listener.tls else ''}")
     for name, repository in config.repositories.items():
         where = [*repository.hosts, *([repository.path] if repository.path else [])] or ["a member only"]
-        pushes = f"; pushes go to {repository.publish_to}" if repository.publish_to else ""
+        pushes = f"; pushes go to {' or '.join(repository.targets)}" if repository.targets else ""
         click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}{pushes}")
     for tunnel in config.tunnels:
         click.echo(f"tunnel      {_tunnel(tunnel)}")

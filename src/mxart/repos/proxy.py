@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -47,7 +47,7 @@ class Proxy:
 
     `nursery` is the server's: what it runs outlives the requests that caused it.  `origin` makes the
     origin of a download from the question to upstream.  `verifier` is asked about what upstream sent, before it is kept
-    or served, where the format tells a checksum of it.  `private` are packages that are the team's own: upstream is
+    or served, where the format tells a checksum of it.  `private` tells which packages are the team's own: upstream is
     never asked for them, and nothing that it may have sent of them is served.
     """
 
@@ -63,7 +63,7 @@ class Proxy:
         rules: Rules = Rules(),  # noqa: B008 frozen
         clock: Callable[[], float] = time.time,
         verifier: Verifier | None = None,
-        private: Container[str] = (),
+        private: Callable[[str], bool] | None = None,
     ) -> None:
         self.name = name
         self._private = private
@@ -140,7 +140,7 @@ class Proxy:
     def _adopted(self, operation: AnyRead) -> AnyRead:
         """In upstream's names, if it may be asked for this at all."""
         adopted = self.format.adopt(operation)
-        if self._private and adopted.package in self._private:
+        if self._private is not None and self._private(adopted.package):
             message = f"{adopted.package} is private here: no upstream is asked for it"
             raise NotFound(message, subject=adopted.subject)
         return adopted

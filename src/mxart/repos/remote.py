@@ -49,8 +49,7 @@ class Rules(Struct, frozen=True):
         return min(self.ttl, _HOLD)
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A file that has come from upstream as a whole, and that its format holds to be right.
 
     `checksum` is what the format says of it, `headers` are the head that it came with; `trace` is of the request that

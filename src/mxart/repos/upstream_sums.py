@@ -8,7 +8,8 @@ of lists no file beside is asked for: a signature proves itself, and a list may 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mxart.errors import NotFound, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
 from mxart.message import Trace

@@ -128,7 +128,7 @@ def reach_of(config: Config) -> dict[str, tuple[str, ...]]:
 
     def walk(name: str, seen: dict[str, None]) -> None:
         repository = config.repositories[name]
-        for other in (*repository.members, *([repository.publish_to] if repository.publish_to else [])):
+        for other in (*repository.members, *repository.targets):
             if other not in seen:
                 seen[other] = None
                 walk(other, seen)

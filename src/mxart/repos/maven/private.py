@@ -18,10 +18,7 @@ class Groups:
         self._paths = tuple(path for pattern in self.patterns for path in _paths(pattern))
         self._known: dict[str, bool] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self.patterns)
-
-    def __contains__(self, package: str) -> bool:
+    def hold(self, package: str) -> bool:
         """Whether a package, the path of an artifact or of a group, is private."""
         known = self._known.get(package)
         if known is None:
