@@ -74,7 +74,7 @@ class _Decoder:
         except msgspec.ValidationError as error:
             text, _, where = str(error).partition(" - at `$")
             where = where.rstrip("`")
-            known = getattr(kind, "__struct_fields__", ())
+            known = getattr(_table_at(kind, where), "__struct_fields__", ())
             if "unknown field" in text and known:
                 text += "; known here: " + ", ".join(name for name in known if name != "name")
             if "enum value" in text and (values := _values(kind, where)):
@@ -92,6 +92,22 @@ class _Decoder:
         if not isinstance(value, list):
             raise self.fail(key, f"expected a list of tables: write [[{key}]]")
         return value
+
+
+def _table_at(kind: type, where: str) -> type | None:
+    """What the table at ".key" or ".key[0]" of a table is; None where it is none of ours."""
+
+    def tables(annotation: Any) -> list[type]:
+        if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+            return [annotation]
+        return [table for part in get_args(annotation) for table in tables(part)]
+
+    for name in re.findall(r"\.(\w+)", where):
+        found = tables(get_type_hints(kind).get(name))
+        if not found:
+            return None
+        kind = found[0]
+    return kind
 
 
 def _values(kind: type, where: str) -> list[str]:

@@ -45,7 +45,7 @@ def check_vcs(
     if not modules:
         yield (
             f"{place}.modules",
-            'which modules are read from git? modules = ["git.example.com/*"], as in GOPRIVATE',
+            'which modules are read from git? modules = ["git.example.com"], as in GOPRIVATE',
         )
     for root, url in urls.items():
         if not re.match(r"(https?|ssh|git\+ssh)://", url):

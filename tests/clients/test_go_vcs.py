@@ -16,7 +16,9 @@ import pytest
 from kit.git_server import Asked, GitHosts, Reply, Repository, git_hosts
 from kit.go_command import GoCommand, ModuleServer, Refused
 from kit.modules import TOML
-from kit.servers import Mxart, mxart
+from kit.servers import Mxart, mxart, wait_until
+from kit.sumdb import Database
+from mxart.repos.go.notes import SignerKey
 
 HOSTS = ("corp.test", "git.test", "github.com")
 LIBRARY = "corp.test/team/lib"
@@ -285,14 +287,18 @@ def test_a_moved_tag_whose_commit_is_lost_is_no_other_version(hosts: GitHosts, r
 def test_nothing_private_is_asked_of_anybody_else(hosts: GitHosts, room: Path) -> None:
     """The group has the modules of everybody; what matches a pattern is git's, and is told to nobody."""
     published(hosts, "lib", LIBRARY).commit(source(LIBRARY), "v1.0.0")
+    sums = Database("sums.example.test")
+    sums.fill(40)
+    sums.knows(TOML)
     public = ModuleServer(room / "public", [TOML])
+    sums.lay_out(public.tree / "sumdb" / "sums.example.test")
     more = f"""
 [repository.public]
 format = "go"
 kind = "proxy"
 upstream = "{public.url}"
 proxy = ""
-sumdb = "off"
+sumdb = "{sums.key} {public.url}/sumdb/sums.example.test"
 [repository.all]
 format = "go"
 kind = "group"
@@ -301,20 +307,23 @@ path = "/all"
 """
     config = served(hosts).replace("[repository.corp]", more + "[repository.corp]")
     with mxart(room / "mxart", config) as server:
-        go = ours(server, room, path="/all")
+        verifies = {"GOSUMDB": f"{sums.key} {server.url}/all/sumdb/sums.example.test"}
+        strict = GoCommand(room / "strict", f"{server.url}/all", **verifies)
+        with pytest.raises(Refused, match=r"(?s)403 Forbidden.*private here.*or GONOSUMDB=corp\.test/\*"):
+            strict.download(f"{LIBRARY}@v1.0.0")
+        go = GoCommand(room / "careful", f"{server.url}/all", GONOSUMDB="corp.test/*", **verifies)
         go.run("get", f"{LIBRARY}@v1.0.0", f"{TOML.path}@{TOML.version}")
         for path in (f"{LIBRARY}/no/such/package", "corp.test/nobody/knows"):
             with pytest.raises(Refused):
                 go.run("get", path)
         with pytest.raises(Refused, match=r"(?s)404 Not Found.*is private, by corp\.test/\*: only repository corp"):
             go.download("corp.test/nobody@v1.0.0")
-        strict = GoCommand(room / "strict", f"{server.url}/all", GOSUMDB="sum.golang.org")
-        with pytest.raises(Refused, match=r"403 Forbidden.*set GONOSUMDB=corp\.test/\*"):
-            strict.download(f"{LIBRARY}@v1.0.0")
     asked = list(public.asked())
     public.stop()
     assert any(path.startswith(TOML.base.partition("/@v/")[0]) for path in asked)
-    assert not any("corp.test/" in path or "sumdb" in path for path in asked)
+    assert any("/lookup/" in path for path in asked)
+    # The host itself is asked for as the parent of everything; "corp.test/*" leaves it out, as in GOPRIVATE.
+    assert {path for path in asked if "corp.test" in path} <= {"corp.test/@v/list", "corp.test/@latest"}
 
 
 def test_who_is_not_let_in_is_told_so_and_not_that_there_is_nothing(hosts: GitHosts, room: Path) -> None:
@@ -395,3 +404,84 @@ def test_urls_of_the_configuration_come_before_what_hosts_say(hosts: GitHosts, r
     with mxart(room / "mxart", served(hosts, more)) as server:
         assert ours(server, room).download("corp.test/libs/lib@v1.0.0")
     assert not [asked for asked in hosts.asked if asked.host == "corp.test"]
+
+
+def test_go_verifies_what_comes_from_git_by_our_own_checksum_database(hosts: GitHosts, room: Path) -> None:
+    lib = published(hosts, "lib", LIBRARY)
+    lib.commit(source(LIBRARY), "v1.0.0")
+    name = f"{LIBRARY}@v1.0.0"
+    with mxart(room / "mxart", served(hosts)) as server:
+        (file,) = (server.data / "sumdb").glob("*.key")
+        key = str(SignerKey.parse(file.read_text().strip()).verifier)
+        sums = f"{key} {server.url}/go/sumdb/{key.partition('+')[0]}"
+        go = GoCommand(room / "verifies", f"{server.url}/go", GOSUMDB=sums)
+        go.run("get", name)
+        assert go.download(name)[name].sum in (go.work / "go.sum").read_text()
+        lib.commit({"lib.go": "package lib\n\nconst Is = 2\n"}, "v1.0.0")
+        again = GoCommand(room / "again", f"{server.url}/go", GOSUMDB=sums)
+        assert again.download(name)[name].sum == go.download(name)[name].sum
+
+
+def test_offline_is_what_was_had_before(hosts: GitHosts, room: Path) -> None:
+    published(hosts, "lib", LIBRARY).commit(source(LIBRARY), "v1.0.0", "v1.1.0")
+    name = f"{LIBRARY}@v1.0.0"
+    with mxart(room / "mxart", served(hosts)) as server:
+        assert ours(server, room).download(name)
+        assert ours(server, room, "lists").run("list", "-m", "-versions", LIBRARY)
+    asked = len(hosts.asked)
+    with mxart(room / "mxart", served(hosts, "offline = true")) as server:
+        go = ours(server, room, "offline")
+        assert go.download(name)
+        assert go.run("list", "-m", "-versions", LIBRARY) == f"{LIBRARY} v1.0.0 v1.1.0\n"
+        with pytest.raises(Refused, match=r"(?s)503 Service Unavailable.*offline"):
+            go.download("corp.test/other@v1.0.0")
+    assert len(hosts.asked) == asked
+
+
+def test_killed_in_mid_fetch_it_begins_anew(hosts: GitHosts, room: Path) -> None:
+    published(hosts, "lib", LIBRARY).commit(source(LIBRARY), "v1.0.0")
+    name = f"{LIBRARY}@v1.0.0"
+    held = threading.Event()
+    hosts.site("git.test").on = lambda asked: Reply(hold=held) if asked.is_fetch else None
+    running = Mxart(room / "mxart", served(hosts), workers=2)
+    go = ours(running, room)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(go.download, name)
+        wait_until(lambda: any(asked.is_fetch for asked in hosts.asked), "a fetch")
+        running.service.kill()
+        with pytest.raises(Refused):
+            waiting.result()
+    held.set()
+    hosts.site("git.test").on = lambda asked: None
+    with mxart(room / "mxart", served(hosts), workers=2) as server:
+        assert told(ours(server, room, "after"), name) == told(direct(hosts, room), name)
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"a.go": "package a\n", "A.go": "package a\n"}, "differ in case only"),
+        ({"aux.go": "package a\n"}, "Windows keeps"),
+        ({"go.mod": "module corp.test/team/lib/v3\n"}, "go.mod is that of"),
+        ({"go.mod": "nothing\n"}, "names no module"),
+        ({"go.mod": None}, None),
+    ],
+    ids=["case", "windows", "major", "none", "without"],
+)
+def test_what_is_no_module_reaches_nobody(
+    hosts: GitHosts, room: Path, files: dict[str, str | bytes | None], why: str | None
+) -> None:
+    lib = published(hosts, "lib", LIBRARY)
+    lib.commit(source(LIBRARY))
+    lib.commit(files, "v1.0.0")
+    name = f"{LIBRARY}@v1.0.0"
+    with mxart(room / "mxart", served(hosts)) as server:
+        if why is None:  # a module without a go.mod is one all the same
+            assert told(ours(server, room), name) == told(direct(hosts, room), name)
+            return
+        for attempt in range(2):
+            with pytest.raises(Refused) as refused:
+                ours(server, room, f"go{attempt}").download(name)
+        assert why in str(refused.value)
+        with pytest.raises(Refused):
+            direct(hosts, room).download(name)

@@ -49,6 +49,8 @@ def check(options: Options, user: str | None, token: str | None, question: tuple
         where = [*repository.hosts, *([repository.path] if repository.path else [])] or ["a member only"]
         pushes = f"; pushes go to {' or '.join(repository.targets)}" if repository.targets else ""
         click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}{pushes}")
+        if repository.modules:
+            click.echo(f"private     {', '.join(repository.modules)}: of git, and asked of nobody but {name}")
     for tunnel in config.tunnels:
         click.echo(f"tunnel      {_tunnel(tunnel)}")
     if config.dns is not None:

@@ -75,10 +75,13 @@ def cause_of(stderr: str) -> Cause:
 
 
 def said(stderr: str) -> str:
-    """The line that tells a person most, printable and not long."""
+    """The line that tells a person most, printable and not long: the one that its meaning was read from, if any was."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", stderr) if line.strip()]
-    marked = [match[1] for line in lines if (match := _SAID.match(line)) is not None]
-    text = (marked or lines or ["it said nothing"])[0 if marked else -1]
+    meant = [line for line in lines if cause_of(line) is not Cause.OTHER]
+    marked = [line for line in lines if _SAID.match(line) is not None]
+    text = next(iter(meant or marked or lines[-1:] or ["it said nothing"]))
+    if (match := _SAID.match(text)) is not None:
+        text = match[1]
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:300]
 
 

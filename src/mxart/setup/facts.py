@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -53,6 +54,7 @@ class Server(Struct, frozen=True):
     claimed: tuple[str, ...] = ()
     modules: str = ""
     own_modules: bool = False
+    private: tuple[str, ...] = ()  # patterns of modules that come from git
     sumdb: str = ""
 
     @property
@@ -137,6 +139,7 @@ def server(config: Config, url: str, ca: str = "", sumdb_key: str = "") -> Serve
         claimed=tuple(name for item in config.repositories.values() for name in item.hosts if name != host),
         modules=modules,
         own_modules=own_modules,
+        private=tuple(dict.fromkeys(_private(config, holder))) if holder is not None else (),
         sumdb=f"{sumdb_key} {modules}/sumdb/{sumdb_key.partition('+')[0]}" if sumdb_key and own_modules else "",
     )
 
@@ -217,6 +220,12 @@ def _has_own(config: Config, repository: Repository) -> bool:
     if repository.kind == "group":
         return any(_has_own(config, config.repositories[member]) for member in repository.members)
     return repository.kind != "proxy"
+
+
+def _private(config: Config, repository: Repository) -> Iterator[str]:
+    for member in repository.members:
+        yield from _private(config, config.repositories[member])
+    yield from repository.modules
 
 
 def _is_hub(repository: Repository) -> bool:

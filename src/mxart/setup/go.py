@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from mxart.setup.facts import Server
 from mxart.setup.plan import HEADER, Files, Plan, own_file
 from mxart.setup.trust import system_store
@@ -27,7 +29,8 @@ def go(server: Server, files: Files) -> Plan:
 
 def _sums(server: Server) -> list[str]:
     """What verifies modules of the team's own."""
-    otherwise = "go env -w GONOSUMDB=example.com/yours"
+    patterns = ",".join(server.private) or "example.com/yours"
+    otherwise = f"go env -w {shlex.quote(f'GONOSUMDB={patterns}')}"
     if server.sumdb:
         return [
             f"this server's checksum database knows your own modules, too: go env -w GOSUMDB='{server.sumdb}'",

@@ -85,8 +85,9 @@ class Vcs(Proxy):
         if module and module in self._modules:
             patterns = ",".join(self._modules.patterns)
             return Forbidden(
-                f"{module} is private here, and its name is told to no checksum database:"
-                f" set GONOSUMDB={patterns} (GOPRIVATE would lead the go command past this server, too)",
+                f"{module} is private here, and its name is told to no checksum database but this server's own:"
+                f" set GOSUMDB to that (`mxart setup go` prints it), or GONOSUMDB={patterns}"
+                " (GOPRIVATE would lead the go command past this server, too)",
                 subject="sumdb",
             )
         return NotFound(f"{self.name} passes no checksum database on", subject="sumdb")
