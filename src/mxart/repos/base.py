@@ -182,6 +182,11 @@ class Repository(Protocol):
         """Whether parts of this package were pushed here, and nothing yet that they are parts of."""
         ...
 
+    @property
+    def reaches(self) -> bool:
+        """Whether an answer may have to wait for others than this server."""
+        ...
+
     def keeps(self, paths: Sequence[str]) -> bool:
         """Whether a file of an upstream's has been kept here under one of these paths (Format.together)."""
         ...

@@ -114,6 +114,10 @@ class Group:
     def owns(self, package: str) -> bool:
         return any(member.owns(package) for member in self._members)
 
+    @property
+    def reaches(self) -> bool:
+        return any(member.reaches for member in self._members)
+
     def keeps(self, paths: Sequence[str]) -> bool:
         return any(member.keeps(paths) for member in self._members)
 
@@ -259,7 +263,9 @@ class Group:
         if len(candidates) == 1:
             return await self._index_of(candidates[0], operation, caller, trace)
         asks = [partial(self._index_of, member, operation, caller) for member in candidates]
-        return await having(self._merging).index(operation, asks, trace)
+        # Whoever may have to wait for an upstream is not waited for by others that may have to.
+        at_once = sum(member.reaches for member in candidates) > 1
+        return await having(self._merging).index(operation, asks, trace, at_once=at_once)
 
     async def _index_of(self, member: Repository, operation: Index, caller: Caller, trace: Trace) -> Indexed:
         try:

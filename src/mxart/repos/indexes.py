@@ -16,23 +16,23 @@ class Indexes:
     def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
         self._max = max_bytes
         self._held = 0
-        self._entries: OrderedDict[str, tuple[object, Indexed]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[object, Indexed | None]] = OrderedDict()
 
-    def get(self, path: str, source: object) -> Indexed | None:
-        """What was made from the same source before. Microseconds."""
+    def get(self, path: str, source: object) -> tuple[Indexed | None] | None:
+        """What was made from the same source before, perhaps nothing; None: that is not remembered. Microseconds."""
         entry = self._entries.get(path)
         if entry is None or entry[0] != source:
             return None
         self._entries.move_to_end(path)
-        return entry[1]
+        return entry[1:]
 
-    def put(self, path: str, source: object, made: Indexed) -> Indexed:
+    def put(self, path: str, source: object, made: Indexed | None) -> Indexed | None:
         """Remember, and forget what no longer fits. Returns what was before where only the source has moved."""
-        old = self._entries.pop(path, None)
-        if old is not None:
-            self._held -= _cost(old[1])
-            if (old[1].data, old[1].warning, old[1].modified) == (made.data, made.warning, made.modified):
-                made = old[1]
+        source_before, before = self._entries.pop(path, (None, None))
+        if source_before is not None:
+            self._held -= _cost(before)
+        if made is not None and before is not None and _same(made, before):
+            made = before
         self._entries[path] = (source, made)
         self._held += _cost(made)
         while self._held > self._max and len(self._entries) > 1:
@@ -41,5 +41,9 @@ class Indexes:
         return made
 
 
-def _cost(made: Indexed) -> int:
-    return 2 * len(made.data) + _ENTRY_COST
+def _same(one: Indexed, other: Indexed) -> bool:
+    return (one.data, one.warning, one.modified) == (other.data, other.warning, other.modified)
+
+
+def _cost(made: Indexed | None) -> int:
+    return _ENTRY_COST + (2 * len(made.data) if made is not None else 0)

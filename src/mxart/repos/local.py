@@ -94,6 +94,11 @@ class Local:
             return self._holds(package)
         return self._stock.publications.owned(self.name, package, referring.companions)
 
+    @property
+    def reaches(self) -> bool:
+        """It has everything here."""
+        return False
+
     def keeps(self, paths: Sequence[str]) -> bool:
         """Never: what is published here is owned, which says more."""
         return False
@@ -147,14 +152,16 @@ class Local:
         trace.outcome = "local"
         # The generation first: what changes after it must make what is composed now invalid.
         generation = self._stock.catalog.generation()
-        made = self._indexes.get(operation.path, generation)
-        if made is not None:
-            return made
-        composed = having(self.format.indexing).compose(operation, self._stock.changes.view(), self.name)
-        if composed is None:
+        remembered = self._indexes.get(operation.path, generation)
+        made = remembered[0] if remembered is not None else self._compose(operation, generation)
+        if made is None:
             raise NotFound(f"{self.name} has no {operation.path}", subject=operation.subject)
-        data, modified = composed
-        return self._indexes.put(operation.path, generation, Indexed(data, modified=modified))
+        return made
+
+    def _compose(self, operation: Index, generation: int) -> Indexed | None:
+        composed = having(self.format.indexing).compose(operation, self._stock.changes.view(), self.name)
+        made = Indexed(composed[0], modified=composed[1]) if composed is not None else None
+        return self._indexes.put(operation.path, generation, made)
 
     async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
         trace.outcome = "local"

@@ -1,7 +1,7 @@
 """The indexes of a group: its members' as one, whichever of them is slow.
 
-All members are asked at once, so an upstream that takes its time is waited for once.  One that fails without an old
-copy to show fails them all: an index is never silently short.  One that says that it has none has none.
+Members that may have to wait for upstreams are asked at once, so that slow ones are waited for once.  One that fails
+without an old copy to show fails them all: an index is never silently short.  One that says that it has none has none.
 """
 
 from __future__ import annotations
@@ -47,18 +47,23 @@ class Merging:
         self._indexing = indexing
         self._kept = Indexes()
 
-    async def index(self, operation: Index, asks: Sequence[Ask], trace: Trace) -> Indexed:
+    async def index(self, operation: Index, asks: Sequence[Ask], trace: Trace, *, at_once: bool) -> Indexed:
         """See Repository.index; members are asked, and their failures told, in the order of `asks`."""
         parts = [_Part(replace(trace, outcome="", upstream_seconds=0.0, upstream_requests=0)) for _ in asks]
-        async with trio.open_nursery() as nursery:
+        if at_once:
+            async with trio.open_nursery() as nursery:
+                for part, ask in zip(parts, asks, strict=True):
+                    nursery.start_soon(part.fill, ask)
+        else:  # tasks cost more than answers from memory
             for part, ask in zip(parts, asks, strict=True):
-                nursery.start_soon(part.fill, ask)
+                await part.fill(ask)
         _tell(parts, trace)
         for part in parts:
             if part.problem is not None:
                 raise part.problem
         found = tuple(part.indexed for part in parts)
-        made = self._kept.get(operation.path, found) or await self._made(operation, found)
+        remembered = self._kept.get(operation.path, found)
+        made = remembered[0] if remembered is not None else await self._made(operation, found)
         if made is None:
             raise NotFound(f"{self._name} has no {operation.path}", subject=operation.subject)
         return made

@@ -40,6 +40,7 @@ from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream
 
 _MEMORY = 1 << 20
+_MAX_KEEPING = 10_000
 
 
 class Proxy:
@@ -73,6 +74,9 @@ class Proxy:
         remote = Remote(name, format, upstream, stock, shelf, nursery, origin, rules, clock, verifier)
         self._stock = stock
         self._indexes = Indexes()
+        # Groups ask at every request; the answers hold until the catalog changes.
+        self._keeping: dict[tuple[str, ...], bool] = {}
+        self._generation: int | None = None
         self._counter = Counter(remote)
         # For callers who may not have upstream asked. What is stale to them is not so to others: a memory of its own.
         stock = replace(stock, memory=Memory(_MEMORY))
@@ -87,9 +91,22 @@ class Proxy:
         """Nor can it be."""
         return False
 
+    @property
+    def reaches(self) -> bool:
+        """Its upstream."""
+        return True
+
     def keeps(self, paths: Sequence[str]) -> bool:
         catalog = self._stock.catalog
-        return any(catalog.file(self.name, path) is not None for path in paths)
+        generation = catalog.generation()
+        if generation != self._generation or len(self._keeping) >= _MAX_KEEPING:
+            self._keeping.clear()
+            self._generation = generation
+        key = tuple(paths)
+        kept = self._keeping.get(key)
+        if kept is None:
+            kept = self._keeping[key] = any(catalog.file(self.name, path) is not None for path in paths)
+        return kept
 
     def publishers(self) -> Sequence[Publisher]:
         """Nobody: what it has is its upstream's."""
@@ -111,12 +128,13 @@ class Proxy:
     async def index(self, operation: Index, trace: Trace, caller: Caller = NOBODY) -> Indexed:
         document = having(self.format.indexing).document(operation)
         found = await self.file(replace(document, credential=operation.credential), trace, caller)
-        made = self._indexes.get(operation.path, (found,))
-        if made is not None:
-            return made
+        # The same answer as before is the same object.
+        remembered = self._indexes.get(operation.path, (found,))
+        if remembered is not None and remembered[0] is not None:
+            return remembered[0]
         assert isinstance(found.content, bytes), "a document that is asked for whole"
         made = Indexed(found.content, found.headers.get("warning") or "", seconds_of(found.last_modified))
-        return self._indexes.put(operation.path, (found,), made)
+        return self._indexes.put(operation.path, (found,), made) or made
 
     async def directory(self, operation: Directory, trace: Trace, caller: Caller = NOBODY) -> Sequence[Entry]:
         trace.outcome = "hit"

@@ -10,14 +10,14 @@ from mxart.digest import Digest
 from mxart.errors import Problem, UpstreamFailed
 from mxart.message import Headers, Response
 from mxart.repos.foreign import refuse_foreign
-from mxart.repos.maven import checks, checksums, listing, media, metadata, prefixes, writes
+from mxart.repos.maven import checks, checksums, coordinates, listing, media, metadata, prefixes, writes
 from mxart.repos.maven.checks import BadFile
 from mxart.repos.maven.coordinates import FilePath, MetadataPath, escape
 from mxart.repos.maven.errors import word
 from mxart.repos.maven.indexes import Aliases, Indexes, Sums, guarded
 from mxart.repos.maven.markup import BadMarkup
 from mxart.repos.maven.prefixes import BadPrefixes
-from mxart.repos.maven.requests import PLAIN, parse, read, reading
+from mxart.repos.maven.requests import PLAIN, asked, read
 from mxart.repos.maven.writes import Policy
 from mxart.repos.operations import AnyRead, Artifact, Document, Facts, File, Operation
 from mxart.repos.publishing import Cancel, Delete, Gone
@@ -58,10 +58,9 @@ class Maven:
     # requests
 
     def parse(self, method: str, path: str, query: str, headers: Headers, root: str = "") -> Operation:
-        place = parse(path)
         if method not in ("GET", "HEAD"):
-            return writes.parse(method, place, headers)
-        return reading(place, head=method == "HEAD")
+            return writes.parse(method, coordinates.parse(path), headers)
+        return asked(path, head=method == "HEAD")
 
     def path_of(self, package: str, reference: str) -> str:
         return f"/{escape(package)}/{escape(reference)}/"

@@ -27,9 +27,9 @@ _MAX_REMEMBERED = 512
 Reading = Document | Artifact | Index | Directory | Computed
 
 
-def parse(path: str) -> Place:
-    """What is asked for by the path of a URL, still escaped. Raises BadRequest."""
-    return _parsed(path) if len(path) <= _MAX_REMEMBERED else coordinates.parse(path)
+def asked(path: str, *, head: bool) -> Reading:
+    """What GET or HEAD of the path of a URL, still escaped, is. Raises BadRequest, NotFound."""
+    return _asked(path, head) if len(path) <= _MAX_REMEMBERED else reading(coordinates.parse(path), head=head)
 
 
 def read(path: str) -> Place:
@@ -38,7 +38,11 @@ def read(path: str) -> Place:
 
 
 # Builds ask for the same few names over and over.
-_parsed = lru_cache(maxsize=8192)(coordinates.parse)
+@lru_cache(maxsize=8192)
+def _asked(path: str, head: bool) -> Reading:
+    return reading(coordinates.parse(path), head=head)
+
+
 _read = lru_cache(maxsize=8192)(coordinates.read)
 
 
