@@ -124,6 +124,8 @@ def _carry_out(
         click.echo("then run:" if write else "# then run:")
         for command in plan.commands:
             click.echo(f"  {command}" if write else command)
+    for snippet in plan.snippets if changes or not write else ():
+        click.echo(f"# for {snippet.where}:\n{snippet.text.rstrip()}\n")
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
 

@@ -13,6 +13,8 @@ from mxart.setup.containers import containers
 from mxart.setup.docker import docker
 from mxart.setup.facts import Server
 from mxart.setup.go import go
+from mxart.setup.gradle import gradle, gradle_proxy
+from mxart.setup.maven import maven, maven_proxy
 from mxart.setup.plan import Files, Plan
 from mxart.setup.proxy import engine, service, shell
 from mxart.setup.trust import system_store
@@ -55,6 +57,8 @@ CLIENTS: dict[str, Client] = {
         "containerd, for ctr", containerd, partial(service, unit="containerd"), "systemctl restart containerd"
     ),
     "go": Client("the go command", go, shell),
+    "maven": Client("Maven", maven, maven_proxy),
+    "gradle": Client("Gradle", gradle, gradle_proxy),
     "nerdctl": Client("nerdctl", nerdctl, partial(service, unit="containerd"), "systemctl restart containerd"),
     "cri": Client(
         "containerd's CRI plugin, for Kubernetes nodes",

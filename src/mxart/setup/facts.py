@@ -18,6 +18,8 @@ HUB = "docker.io"
 """What image names say for Docker Hub."""
 
 _HUB_HOSTS = {HUB, "registry-1.docker.io", "index.docker.io"}
+_CENTRAL = ("https://repo.maven.apache.org/maven2", "https://repo1.maven.org/maven2")  # one server, two names
+_TAKING = {policy: (("local", policy), ("local", "mixed")) for policy in ("releases", "snapshots")}
 _PORTS = {"http": 80, "https": 443}
 _WRITE = "write http://host:port or https://host:port, nothing behind it"
 _ANY = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
@@ -36,13 +38,25 @@ class Registry(Struct, frozen=True):
     by_namespace: bool
 
 
+class Artifacts(Struct, frozen=True):
+    """Where Maven's artifacts are. `releases` and `snapshots` are the URLs that take new ones, "" where none does.
+
+    `mirrored` are the URLs of the upstreams behind it.
+    """
+
+    url: str
+    releases: str = ""
+    snapshots: str = ""
+    mirrored: tuple[str, ...] = ()
+
+
 class Server(Struct, frozen=True):
     """`ca` is the certificate to trust as PEM, "" where there is none to be told of.
 
     `mirror` is a URL whose root is Docker Hub, as Docker's own setting needs it; "" if there is none. `claimed` are the
     hosts that requests may be for, whose names can be redirected to us.  `modules` is the URL of Go's modules, "" if
     there are none, `own_modules` says whether some of them are published here, and `sumdb` is what GOSUMDB has to be
-    for our own checksum database, "" if that has no key yet.
+    for our own checksum database, "" if that has no key yet.  `artifacts` are Maven's, None if there are none.
     """
 
     scheme: str
@@ -56,6 +70,7 @@ class Server(Struct, frozen=True):
     own_modules: bool = False
     private: tuple[str, ...] = ()  # patterns of modules that come from git
     sumdb: str = ""
+    artifacts: Artifacts | None = None
 
     @property
     def authority(self) -> str:
@@ -141,6 +156,7 @@ def server(config: Config, url: str, ca: str = "", sumdb_key: str = "") -> Serve
         own_modules=own_modules,
         private=tuple(dict.fromkeys(_private(config, holder))) if holder is not None else (),
         sumdb=f"{sumdb_key} {modules}/sumdb/{sumdb_key.partition('+')[0]}" if sumdb_key and own_modules else "",
+        artifacts=_artifacts(config, parts.scheme, host, port),
     )
 
 
@@ -205,14 +221,8 @@ def _mirror(config: Config, scheme: str, host: str, port: int) -> str:
 
 
 def _modules(config: Config, scheme: str, host: str, port: int) -> tuple[str, Repository | None]:
-    """Groups before what they are made of; a host that another repository claims leads nowhere else."""
-    base = f"{scheme}://{authority(scheme, host, port)}"
-    owner = next((item for item in config.repositories.values() if host in item.hosts), None)
-    if owner is not None:
-        return (base, owner) if owner.format == "go" else ("", None)
-    found = [item for item in config.repositories.values() if item.format == "go" and item.path]
-    found.sort(key=lambda item: item.kind != "group")
-    return (f"{base}{found[0].path.rstrip('/')}", found[0]) if found else ("", None)
+    found = _reached(config, "go", host)
+    return (_url(found[0], scheme, host, port), found[0]) if found else ("", None)
 
 
 def _has_own(config: Config, repository: Repository) -> bool:
@@ -226,6 +236,46 @@ def _private(config: Config, repository: Repository) -> Iterator[str]:
     for member in repository.members:
         yield from _private(config, config.repositories[member])
     yield from repository.modules
+
+
+def _artifacts(config: Config, scheme: str, host: str, port: int) -> Artifacts | None:
+    found = _reached(config, "maven", host)
+    if not found:
+        return None
+    first = found[0]
+    releases, snapshots = (_taking(found, policy) for policy in ("releases", "snapshots"))
+    behind = [item for item in config.repositories.values() if _contains(config, first, item.name)]
+    upstreams = [upstream.rstrip("/") for item in behind if item.kind == "proxy" for upstream in item.upstreams]
+    if _CENTRAL[0] in upstreams:
+        upstreams += _CENTRAL
+    return Artifacts(
+        _url(first, scheme, host, port),
+        _url(releases, scheme, host, port) if releases is not None else "",
+        _url(snapshots, scheme, host, port) if snapshots is not None else "",
+        tuple(dict.fromkeys(upstreams)),
+    )
+
+
+def _taking(found: list[Repository], policy: str) -> Repository | None:
+    """The first that takes what is published."""
+    return next((item for item in found if item.publish_to or (item.kind, item.policy) in _TAKING[policy]), None)
+
+
+def _reached(config: Config, form: str, host: str) -> list[Repository]:
+    """Those of a format that a name leads to: groups before what they are made of.
+
+    A host that a repository claims leads nowhere else.
+    """
+    owner = next((item for item in config.repositories.values() if host in item.hosts), None)
+    if owner is not None:
+        return [owner] if owner.format == form else []
+    found = [item for item in config.repositories.values() if item.format == form and item.path]
+    return sorted(found, key=lambda item: item.kind != "group")
+
+
+def _url(repository: Repository, scheme: str, host: str, port: int) -> str:
+    path = "" if host in repository.hosts else repository.path.rstrip("/")
+    return f"{scheme}://{authority(scheme, host, port)}{path}"
 
 
 def _is_hub(repository: Repository) -> bool:

@@ -56,6 +56,13 @@ class Conflict(Struct, frozen=True):
         return f"{self.path}: {self.key} is {_shown(self.theirs)}; ours would be {_shown(self.ours)}"
 
 
+class Snippet(Struct, frozen=True):
+    """Text for a file that is a project's, not the machine's: its user puts it there. `where` says which one."""
+
+    where: str
+    text: str
+
+
 class Plan(Struct, frozen=True):
     """`commands` are run by the user after the changes; plans add up."""
 
@@ -63,6 +70,7 @@ class Plan(Struct, frozen=True):
     commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    snippets: tuple[Snippet, ...] = ()
 
     def __add__(self, other: Plan) -> Plan:
         return Plan(
@@ -70,14 +78,15 @@ class Plan(Struct, frozen=True):
             tuple(dict.fromkeys(self.commands + other.commands)),
             tuple(dict.fromkeys(self.notes + other.notes)),
             self.conflicts + other.conflicts,
+            self.snippets + other.snippets,
         )
 
 
-def own_file(files: Files, path: str, text: str, why: str) -> Plan:
-    """A file that is ours alone; a conflict if somebody else wrote one by that name."""
-    content = f"{HEADER}\n{text}"
+def own_file(files: Files, path: str, text: str, why: str, header: str = HEADER) -> Plan:
+    """A file that is ours alone; a conflict if somebody else wrote one by that name. `header` is a comment in it."""
+    content = f"{header}\n{text}"
     there = files.read(path)
-    foreign = there is not None and not there.startswith(HEADER) and there != content
+    foreign = there is not None and not there.startswith(header) and there != content
     conflicts = (Conflict(path, "", there, content),) if foreign else ()
     return Plan((Change(path, content, why, owned=not foreign),), conflicts=conflicts)
 

@@ -17,8 +17,12 @@ _ENGINE = "/etc/containers/containers.conf.d/mxart.conf"
 
 def variables(server: Server) -> Mapping[str, str]:
     """What the environment of a client has to say."""
-    direct = dict.fromkeys(("localhost", "127.0.0.1", "::1", server.host))
-    return {"HTTPS_PROXY": server.url, "HTTP_PROXY": server.url, "NO_PROXY": ",".join(direct)}
+    return {"HTTPS_PROXY": server.url, "HTTP_PROXY": server.url, "NO_PROXY": ",".join(direct(server))}
+
+
+def direct(server: Server) -> tuple[str, ...]:
+    """Hosts that no client asks its proxy for."""
+    return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", server.host)))
 
 
 def service(server: Server, files: Files, unit: str) -> Plan:

@@ -31,3 +31,11 @@ def system_store(server: Server, files: Files) -> Plan:
     folder, command = next((store for store in _STORES if files.names(store[0]) is not None), _STORES[-1])
     path = f"{folder}/{CERTIFICATE}"
     return Plan((Change(path, server.ca, "the CA, for every program of this machine", owned=True),), (command,))
+
+
+def java_notes(server: Server) -> tuple[str, ...]:
+    """Java trusts what its own runtime lists: a distribution's takes that from the system, others do not."""
+    if not server.ca:
+        return ()
+    keytool = f"keytool -importcert -noprompt -cacerts -storepass changeit -alias mxart -file {CERTIFICATE}"
+    return (f"a Java that was not installed by the system's own packages is told of the CA by: {keytool}",)
