@@ -28,7 +28,7 @@ def test_resolver_reads_a_problem_and_the_others_the_status_line() -> None:
     assert body(answer) == {
         "title": "Conflict",
         "status": 409,
-        "detail": "com.example:app:1.0 is released already, with other bytes\npublish 1.1",
+        "detail": "com.example:app:1.0 is released already, with other bytes; publish 1.1",
     }
 
 

@@ -22,7 +22,7 @@ _MAX_REASON = 200
 def word(problem: Problem) -> Response:
     """The answer that says why."""
     title = _title(problem.status)
-    detail = f"{problem.message}\n{problem.detail}" if problem.detail else problem.message
+    detail = f"{problem.message}; {problem.detail}" if problem.detail else problem.message
     # A type that is not told is about:blank; then the title is the status's own (section 4.2.1).
     body = msgspec.json.encode({"title": title, "status": problem.status, "detail": detail}) + b"\n"
     fields = [("content-type", MEDIA_TYPE), ("cache-control", "no-store"), *problem.headers]
