@@ -35,6 +35,7 @@ async def test_every_operation_is_answered_as_the_document_says(tmp_path: Path) 
             ("GET", "/repositories/own/packages/a%2Fb/tags/1", 200, None),
             ("GET", "/repositories/own/packages/a%2Fb/versions", 200, None),
             ("GET", f"/repositories/own/packages/a%2Fb/versions/{digest}", 200, None),
+            ("GET", f"/search?sha256={digest.hex}", 200, None),
             ("DELETE", "/repositories/own/packages/a%2Fb/tags/1", 204, None),
             ("DELETE", f"/repositories/own/packages/a%2Fc/versions/{digest}", 204, None),
             ("GET", "/whoami", 200, None),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from msgspec import Struct
 
 from mxart.digest import Digest
 from mxart.errors import Problem
+from mxart.store.base import FileRecord
+from mxart.store.finding import Sought, find
 from mxart.store.schema import connect
 
 _PACKAGE = """
@@ -125,6 +128,10 @@ class Contents:
     async def version(self, repository: str, package: str, digest: Digest) -> KeptVersion | None:
         """One version."""
         return await self._apart(lambda db: _one_version(db, repository, package, str(digest)))
+
+    async def find(self, repository: str, sought: Sought, after: str, limit: int) -> list[FileRecord]:
+        """Files of a repository by what they are or by their packages' names, in the order of their paths."""
+        return await self._apart(lambda db: find(partial(_ask, db), repository, sought, after, limit))
 
     def close(self) -> None:
         """Close the connections; nobody may be asking. Idempotent."""

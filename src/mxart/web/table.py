@@ -23,6 +23,7 @@ from mxart.web.permissions import PermissionOperations
 from mxart.web.replication import Copying, ReplicationOperations
 from mxart.web.repositories import RepositoryOperations
 from mxart.web.retention import RetentionOperations, Retire
+from mxart.web.search import SearchOperations
 from mxart.web.shelves import Shelves
 from mxart.web.space import Collect, SpaceOperations
 from mxart.web.users import UserOperations
@@ -58,6 +59,7 @@ def make_api(services: Services) -> Api:
     parts: list[Part] = [
         RepositoryOperations(shelves, services.config.access.url),
         VersionOperations(shelves, services.repositories),
+        SearchOperations(shelves),
         JobOperations(services.jobs),
     ]
     if services.collect is not None:
