@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from kit.modules import GRAPH, TOML, TOOLS, Module
-from kit.publishing import EVERYTHING, Rights
+from kit.publishing import EVERYTHING, FakePublications, Rights
 from kit.repos import Answer, FakeUpstream, World, body_of
 from kit.sumdb import Database
 from mxart.errors import UpstreamFailed, UpstreamUnavailable
@@ -31,6 +32,7 @@ from mxart.repos.sources import Way
 from mxart.repos.stock import Shelf
 from mxart.repos.sums import NoSums, Sums
 from mxart.store.ledger import Ledger
+from mxart.store.published import Ensure, Publication
 
 NAME = "sum.example.test"
 UPSTREAM_SUMS = SignerKey.generate("sums.example.test")
@@ -231,6 +233,64 @@ async def test_deleted_versions_stay_known_those_of_an_older_program_too(scene: 
     assert await scene.lookup(ONE) == (200, lines(ONE))
     assert (await scene.put(ONE, "DELETE"))[0] == 404
     assert (await scene.put(ONE))[0] == 201
+
+
+class _Dying(FakePublications):
+    """A process that is killed before it can say what it has remembered."""
+
+    async def publish(self, publication: Publication, ensure: Ensure, *, replace: bool = True) -> None:
+        raise ConnectionAbortedError
+
+
+async def test_what_was_remembered_and_not_published_before_a_kill_is_published_as_it_was(scene: Scene) -> None:
+    world = scene.world
+    stock = replace(world.stock, publications=_Dying(world.catalog))
+    killed = Local("own", Go(), stock, world.clock, registrar=scene.own)
+    with pytest.raises(ConnectionAbortedError):
+        await world.send(killed, "PUT", f"/{ONE.base}.zip", ONE.zip, caller=ALICE)
+    assert scene.ledger.size() == 1
+    response, _ = await world.ask(scene.local, f"/{ONE.base}.zip")
+    assert response.status == 404
+    assert (await scene.put(OTHER))[0] == 409
+    assert (await scene.put(ONE))[0] == 201
+    assert await scene.lookup(ONE) == (200, lines(ONE))
+
+
+async def test_of_two_repositories_that_publish_a_version_at_once_one_wins(scene: Scene) -> None:
+    other = scene.world.local("other", form=Go(), registrar=scene.own)
+    statuses: list[int] = []
+
+    async def publish(module: Module, to: Local) -> None:
+        response = await scene.world.send(to, "PUT", f"/{module.base}.zip", module.zip, caller=ALICE)
+        statuses.append(response.status)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(publish, ONE, scene.local)
+        nursery.start_soon(publish, OTHER, other)
+    assert sorted(statuses) == [201, 409]
+    assert scene.ledger.size() == 1
+    assert (await scene.lookup(ONE, scene.local))[0] != (await scene.lookup(OTHER, other))[0]
+
+
+async def test_a_download_that_hangs_keeps_nobody_from_other_look_ups(scene: Scene) -> None:
+    later = [Module(ONE.path, f"v1.0.{number}") for number in range(6)]
+    scene.has(scene.believed, *later)
+    gate = trio.Event()
+    for module in later[:5]:
+        scene.believed.answers[f"{module.base}.zip"] = Answer(module.zip, body_gate=gate)
+    found: list[tuple[int, str]] = []
+
+    async def look(module: Module) -> None:
+        found.append(await scene.lookup(module))
+
+    async with trio.open_nursery() as nursery:
+        for module in later[:5]:
+            nursery.start_soon(look, module)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await scene.lookup(later[5]) == (200, lines(later[5]))
+        assert found == []
+        gate.set()
+    assert sorted(found) == sorted((200, lines(module)) for module in later[:5])
 
 
 async def test_what_lost_its_bytes_may_be_deleted(scene: Scene) -> None:

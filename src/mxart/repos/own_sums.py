@@ -21,7 +21,9 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import BinaryIO, Literal
 
 import trio
@@ -70,6 +72,7 @@ class OwnSums:
         self._databases: dict[str, Database] = {}
         self._head: _Head | None = None
         self._measuring = trio.CapacityLimiter(_MEASURING)
+        self._turns: dict[str, trio.Lock] = {}
 
     def serve(self, repositories: Mapping[str, Repository]) -> None:
         """Of these; more may come into the mapping."""
@@ -123,9 +126,27 @@ class OwnSums:
     async def _lookup(self, repository: Repository, document: SumsDocument, trace: Trace, caller: Caller) -> Recorded:
         asked = document.asked
         leaves = _leaves(repository, _file(asked, "mod"), caller)
+        known = self._known(asked, leaves)
+        if known is not None:
+            return known
+        async with self._turn(_name(asked.module, asked.version)):
+            return self._known(asked, leaves) or await self._first(repository, leaves, document, trace, caller)
+
+    def _known(self, asked: Asked, leaves: Sequence[Repository]) -> Recorded | None:
+        """What is recorded, if it came from one of these."""
         recorded = self._ledger.find(_name(asked.module, asked.version))
-        if recorded is not None and any(leaf.name == recorded.origin for leaf in leaves):
-            return recorded
+        return recorded if recorded is not None and any(leaf.name == recorded.origin for leaf in leaves) else None
+
+    async def _first(
+        self,
+        repository: Repository,
+        leaves: Sequence[Repository],
+        document: SumsDocument,
+        trace: Trace,
+        caller: Caller,
+    ) -> Recorded:
+        """Recorded by the word of the first that has it. Whoever fails is not passed over: it is for ever."""
+        asked = document.asked
         absent: NotFound | None = None
         for leaf in leaves:
             try:
@@ -179,11 +200,18 @@ class OwnSums:
             known = await database.known(asked.module, asked.version, trace)
             if known is not None:
                 return known
-        async with self._measuring:
-            recorded = self._ledger.find(_name(asked.module, asked.version))
-            if recorded is not None and recorded.origin == leaf.name:  # somebody was faster
-                return Sums.parse(recorded.text.decode(), asked.module, asked.version)
-            return await self._measured(leaf, asked, trace, caller, kept=document.kept)
+        return await self._measured(leaf, asked, trace, caller, kept=document.kept)
+
+    @asynccontextmanager
+    async def _turn(self, name: str) -> AsyncIterator[None]:
+        """One task of this worker's at a time for each version: the others find what it has recorded."""
+        lock = self._turns.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():  # nobody else waits for it
+                self._turns.pop(name, None)
 
     async def _measured(
         self, leaf: Repository, asked: Asked, trace: Trace, caller: Caller, *, kept: bool = False
@@ -195,7 +223,8 @@ class OwnSums:
         found = await leaf.file(_file(asked, "zip", kept=kept), trace, caller)
         try:
             file, size = await _whole(found)
-            checksum = await trio.to_thread.run_sync(check_zip, file, size, asked.module, asked.version)
+            check = partial(check_zip, file, size, asked.module, asked.version)
+            checksum = await trio.to_thread.run_sync(check, limiter=self._measuring)
         except BadModule as error:
             message = f"the zip of {asked.module}@{asked.version} in {leaf.name} is refused: {error}"
             raise UpstreamFailed(message, subject="zip") from None
