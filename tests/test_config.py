@@ -137,6 +137,12 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         (DEPLOYED + "policy='releases'", "repository.all.policy", "this is a group of maven"),
         (LOCAL + "policy='snapshots'", "repository.mine.policy", "this is a local of oci"),
         (CENTRAL + "staging=true", "repository.central.staging", "this is a proxy of maven"),
+        (
+            DEPLOYS + "retention=[{untagged_days=7,keep=2}]",
+            "s.retention[0].untagged_days",
+            "only images may have no tag",
+        ),
+        (CENTRAL + "retention=[{keep=2}]", "repository.central.retention", "a local repository"),
         (DEPLOYS + "private=['com.example.*']", "repository.s.private", "this is a local of maven"),
         (CENTRAL + "policy='all'", "repository.central.policy", "all"),
         (CENTRAL + "path='/v2/maven'", "repository.central.path", "another first element"),

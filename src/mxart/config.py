@@ -90,6 +90,9 @@ class Retention(_Table, frozen=True):
     match, the newest `keep` of each package stay, and all that are younger than `days`; a tag goes only if rules
     name it and none of them keeps it.  `untagged_days`: manifests that nothing points at go when they were neither
     pushed nor pulled for so long.
+
+    In a repository of maven `tags` are the versions that move, `*-SNAPSHOT`; what a rule counts is the builds of each,
+    for every classifier and extension by itself.  Releases stay.
     """
 
     packages: str = "**"

@@ -23,6 +23,7 @@ _NO_PUBLISH_TO = {
     "proxy": 'a proxy takes nothing: push to a local repository, or to a kind = "group" with a publish_to',
     "vcs": "what is in git is published there, by pushing a tag",
 }
+_RETAINING = ("oci", "maven")
 _ONLY_PROXY = ("username", "password", "password_file", "token", "token_file", "ca_file", "index")
 
 
@@ -197,8 +198,8 @@ def _not_oci(place: str, repository: Repository) -> Iterator[Fault]:
         )
     if repository.index:
         yield f"{place}.index", f"only registries have an index to search; this one holds {repository.format}"
-    if repository.retention:
-        yield f"{place}.retention", f"retention is by tags, and {repository.format} has none"
+    if repository.retention and repository.format not in _RETAINING:
+        yield f"{place}.retention", f"retention is by tags or builds, and {repository.format} has none"
 
 
 def _proxy(place: str, repository: Repository) -> Iterator[Fault]:
@@ -247,6 +248,8 @@ def _space(place: str, repository: Repository) -> Iterator[Fault]:
         at = f"{place}.retention[{index}]"
         if rule.keep is None and rule.days is None and rule.untagged_days is None:
             yield at, "say what stays: keep = 10, days = 30; or when untagged manifests go: untagged_days = 7"
+        if rule.untagged_days is not None and repository.format != "oci":
+            yield f"{at}.untagged_days", f"only images may have no tag; this is a repository of {repository.format}"
         yield from _try(f"{at}.packages", partial(PathPattern.parse, rule.packages))
         if not rule.patterns:
             yield f"{at}.tags", 'write a pattern such as "*" or "v*", or several: ["v*", "latest"]'

@@ -9,7 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from mxart.store.base import FileRecord, VersionRecord
-from mxart.store.changes import Change, Child, Decide, View
+from mxart.store.changes import Change, Child, Decide, Seen, View
 from mxart.store.published import Vanished
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class FakeChanges:
 
     def view(self) -> View:
         return FakeView(self._catalog, self.said)
+
+    def look(self, read: Callable[[View], Seen]) -> Seen:
+        return read(self.view())
 
     async def change(self, decide: Decide, ensure: Callable[[], bool]) -> Change:
         await trio.lowlevel.checkpoint()

@@ -279,6 +279,11 @@ async def test_a_build_number_is_never_given_away_twice(shop: Deploying) -> None
     assert f"{MOVING}-20270115.080000-7.jar" in shop.names()
     assert await shop.delete("org/example/app/1.1-SNAPSHOT/") == 204
     assert shop.names() == []
+    listed = await shop.get("org/example/app/1.1-SNAPSHOT/maven-metadata.xml")
+    assert listed is not None  # for clients, who count on from what they read here
+    said = metadata.parse(listed)
+    assert (said.version, said.number, said.time, said.builds) == ("1.1-SNAPSHOT", 7, "", ())
+    assert await shop.get("org/example/app/maven-metadata.xml") is None
     await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("b"))
     assert shop.names() == [f"{MOVING}-20270115.080000-8.jar"]
     await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom"))
@@ -333,6 +338,14 @@ async def test_an_artifact_goes_with_all_its_versions_and_nothing_else(shop: Dep
     assert shop.versions() == []
     assert not shop.world.catalog.has_package("own", "org/example/app")
     assert await shop.delete("org/example/app/") == 405  # what is there still is a group
+
+
+async def test_what_is_a_version_and_an_artifact_is_not_deleted_by_that_name(shop: Deploying) -> None:
+    await shop.put("org/example/app/example-app.jar", jar())
+    await shop.put(f"{BASE}.jar", jar())
+    assert await shop.delete("org/example/app/") == 409
+    assert await shop.delete("org/example/app/1.0/") == 204
+    assert await shop.delete("org/example/app/") == 204
 
 
 @pytest.mark.parametrize(

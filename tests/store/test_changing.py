@@ -132,6 +132,26 @@ async def test_a_refusal_changes_nothing_and_harms_nobody_beside_it(shop: Shop) 
     assert shop.paths() == ["org/a"]
 
 
+async def test_who_looks_sees_one_moment_whoever_writes_meanwhile(shop: Shop) -> None:
+    await shop.put(record("org/a"))
+
+    def look(view: View) -> tuple[bool, bool]:
+        before = view.file("own", "org/b") is not None
+        with sqlite3.connect(shop.path) as db:  # another process
+            db.execute("UPDATE files SET path = 'org/b'")
+        return before, view.file("own", "org/b") is not None
+
+    assert shop.changes.look(look) == (False, False)
+    assert shop.paths() == ["org/b"]
+
+    def refuse(view: View) -> Change:
+        raise Conflict("no")
+
+    with pytest.raises(Conflict):
+        shop.changes.look(refuse)
+    assert shop.changes.look(lambda view: view.file("own", "org/b")) is not None
+
+
 async def test_many_who_count_at_once_never_count_the_same_number(shop: Shop, tmp_path: Path) -> None:
     others = [shop, Shop(tmp_path / "c"), Shop(tmp_path / "c")]
     numbers: list[str] = []

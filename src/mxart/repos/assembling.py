@@ -69,14 +69,15 @@ class Assemblies:
 
     def suits(self, operation: Write, caller: Caller) -> bool:
         """See Publisher."""
-        return having(self._format.assembling).suits(operation, self._stock.changes.view(), self._spot(caller))
+        role, spot = having(self._format.assembling), self._spot(caller)
+        return self._stock.changes.look(lambda view: role.suits(operation, view, spot))
 
     # files
 
     async def publish(self, operation: Release, body: RequestBody, trace: Trace, caller: Caller) -> Released:
         """See Publisher.write. Raises Conflict if the name has another file; it keeps that."""
         spot = self._spot(caller)
-        having(self._format.assembling).admit(operation, self._stock.changes.view(), spot)
+        self._stock.changes.look(lambda view: having(self._format.assembling).admit(operation, view, spot))
         limit = self._limit(operation, body)
         if body.length is not None and body.length <= _SMALL:
             data = await _whole(body, limit)
@@ -88,7 +89,9 @@ class Assemblies:
 
     def _limit(self, operation: Release, body: RequestBody) -> int:
         """How many bytes may come. Raises TooLarge, StorageFull before any has."""
-        room = self._stock.publications.demand_room(self._name, None, 0)
+        # What is here already needs no room; whether this is the same is known at its end.
+        known = self._stock.catalog.file(self._name, operation.path) is not None
+        room = self._stock.publications.demand_room(self._name, None, 0 if known else body.length or 0)
         limits = [limit for limit in (operation.most, room, self._max_upload) if limit is not None]
         if body.length is not None and body.length > min(limits):
             raise TooLarge(f"the file has {body.length} bytes; at most {min(limits)} are taken here", subject="size")
@@ -144,7 +147,7 @@ class Assemblies:
         def decide(view: View) -> Change:
             return place(operation, record, view, spot)
 
-        if not decide(self._stock.changes.view()):
+        if not self._stock.changes.look(decide):
             return Released(record.checksum, new=False, digest=record.digest)
         self._stock.publications.demand_room(self._name, record.digest, record.size)
         for _ in range(tries):
@@ -163,20 +166,20 @@ class Assemblies:
     async def hear(self, operation: Remark, body: RequestBody, trace: Trace, caller: Caller) -> Heard:
         """See Publisher.write. Raises NotFound and Conflict where it is not true of what is here."""
         role, spot = having(self._format.assembling), self._spot(caller)
-        role.admit(operation, self._stock.changes.view(), spot)
+        self._stock.changes.look(lambda view: role.admit(operation, view, spot))
         data = await _whole(body, operation.most)
         if len(data) > _LONG:
             hearing = await trio.to_thread.run_sync(role.hear, operation, data)
         else:
             hearing = role.hear(operation, data)
-        allowed = {package for package in hearing.packages if caller.grants.may("publish", self._name, package)}
-        if hearing.packages and not allowed:
-            caller.grants.demand("publish", self._name, hearing.packages[0])
+        allowed = [package for package in hearing.packages if caller.grants.may("publish", self._name, package)]
+        for package in (allowed or hearing.packages)[:1]:
+            caller.grants.demand("publish", self._name, package)  # refused, or noted for the audit log
 
         def decide(view: View) -> Change:
             return hearing.decide(view, spot, allowed)
 
-        if not decide(self._stock.changes.view()):
+        if not self._stock.changes.look(decide):
             return Heard()
         # What moves into sight has a name already, which keeps its bytes.
         change = await self._stock.changes.change(decide, lambda: True)
@@ -189,7 +192,7 @@ class Assemblies:
         """See Publisher.write. Raises NotFound."""
         role, spot = having(self._format.assembling), self._spot(caller)
         try:
-            package, _ = role.remove(operation, self._stock.changes.view(), spot)
+            package, _ = self._stock.changes.look(lambda view: role.remove(operation, view, spot))
         except NotFound:
             # Who may not delete here is not told what there is.
             caller.grants.demand("delete", self._name, operation.package or operation.path)

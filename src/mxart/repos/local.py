@@ -159,7 +159,8 @@ class Local:
         return made
 
     def _compose(self, operation: Index, generation: int) -> Indexed | None:
-        composed = having(self.format.indexing).compose(operation, self._stock.changes.view(), self.name)
+        compose = having(self.format.indexing).compose
+        composed = self._stock.changes.look(lambda view: compose(operation, view, self.name))
         made = Indexed(composed[0], modified=composed[1]) if composed is not None else None
         return self._indexes.put(operation.path, generation, made)
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -165,6 +165,18 @@ class SqliteCatalog:
             return self._reader.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise _as_problem(error) from error
+
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """All that is asked within is answered as of the same moment. Nothing may be awaited within."""
+        try:
+            self._reader.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise _as_problem(error) from error
+        try:
+            yield
+        finally:
+            self._reader.execute("ROLLBACK")
 
     # Writing
 

@@ -8,7 +8,7 @@ transaction that makes it, which no other writer is in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -94,11 +94,21 @@ Decide = Callable[[View], Change]
 of its own.  A Problem that it raises refuses the change."""
 
 
+Seen = TypeVar("Seen")
+
+
 class Changes(Protocol):
     """A role of the catalog: see there for cancellation and errors."""
 
     def view(self) -> View:
         """What is there now, for reading on the event loop; each question is answered as of its own moment."""
+        ...
+
+    def look(self, read: Callable[[View], Seen]) -> Seen:
+        """What somebody makes of what is there at one moment, on the event loop: `read` is called at once, and short.
+
+        Whoever asks several questions and concludes from the answers needs that: they fit together.
+        """
         ...
 
     async def change(self, decide: Decide, ensure: Callable[[], bool]) -> Change:

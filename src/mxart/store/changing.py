@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.catalog import SqliteCatalog
-from mxart.store.changes import Change, Child, Decide, View
+from mxart.store.changes import Change, Child, Decide, Seen, View
 from mxart.store.published import Vanished
 from mxart.store.quotas import UNLIMITED, Ask, Quotas
 from mxart.store.rows import RECORDS, as_digest, as_record, forget_empty, put_file, put_tag
@@ -96,6 +96,10 @@ class SqliteChanges:
 
     def view(self) -> View:
         return SqliteView(self._catalog.ask)
+
+    def look(self, read: Callable[[View], Seen]) -> Seen:
+        with self._catalog.one_moment():
+            return read(self.view())
 
     async def change(self, decide: Decide, ensure: Callable[[], bool]) -> Change:
         def work(db: sqlite3.Connection) -> Change:

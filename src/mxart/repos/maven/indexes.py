@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mxart.digest import Digest
 from mxart.repos.maven import checksums, media, metadata, plugins, prefixes
+from mxart.repos.maven.builds import highest
 from mxart.repos.maven.checksums import fields
 from mxart.repos.maven.coordinates import SIGNATURES, FilePath, MetadataPath
 from mxart.repos.maven.markup import BadMarkup
@@ -91,7 +92,13 @@ def _builds(place: MetadataPath, view: View, repository: str) -> tuple[Metadata,
     records = view.below(repository, place.directory)
     files = [found for record in records if isinstance(found := read(record.path), FilePath)]
     made = metadata.compose_builds(place, files)
-    return (made, max(record.created for record in records)) if made is not None else None
+    if made is not None:
+        return made, max(record.created for record in records)
+    # A client counts on from the number that it reads here.
+    number = highest(view, repository, place.directory)
+    group, _, artifact = place.package.rpartition("/")
+    names = Metadata(group.replace("/", "."), artifact, place.version, number=number)
+    return (names, 0.0) if number else None
 
 
 def _versions(place: MetadataPath, view: View, repository: str) -> tuple[Metadata, float] | None:

@@ -150,7 +150,7 @@ def render(metadata: Metadata) -> bytes:
     lines.append("  <versioning>")
     put(2, "latest", metadata.latest)
     put(2, "release", metadata.release)
-    if metadata.time and metadata.number:
+    if metadata.number:  # without a time: there is no build any more, and the next one gets the next number
         lines.append("    <snapshot>")
         put(3, "timestamp", metadata.time)
         put(3, "buildNumber", str(metadata.number))

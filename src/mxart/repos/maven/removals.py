@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mxart.errors import MethodNotAllowed, NotFound
+from mxart.errors import Conflict, MethodNotAllowed, NotFound
 from mxart.repos.maven.builds import forgotten
 from mxart.repos.maven.coordinates import SIGNATURES, DirectoryPath, FilePath, read, shown
 from mxart.repos.maven.plugins import PLUGIN
@@ -31,10 +31,15 @@ def remove(operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
     path = place.path
     package = path.rpartition("/")[0]
     below = view.below(spot.repository, path)
-    if mine := [record for record in below if record.package == path]:
-        return path, _change(mine, path, view, spot)
-    if mine := [record for record in below if record.package == package]:
-        return package, _change(mine, package, view, spot)
+    artifact = [record for record in below if record.package == path]
+    version = [record for record in below if record.package == package]
+    if artifact and version:
+        message = f"{shown(path)} is a version and an artifact as well: delete what is in one of them by itself"
+        raise Conflict(message, subject="file")
+    if artifact:
+        return path, _change(artifact, path, view, spot)
+    if version:
+        return package, _change(version, package, view, spot)
     if below:
         groups = f"{shown(path)} is a group of {len({record.package for record in below})} artifacts"
         raise MethodNotAllowed(f"{groups}: delete each of them", subject="route", headers=(("allow", "GET, HEAD"),))
