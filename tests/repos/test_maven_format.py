@@ -372,3 +372,72 @@ async def test_a_bad_path_is_the_clients_mistake_and_says_what_is_wrong(bench: B
     assert response.reason.startswith("Bad Request: ")
     assert response.headers.get("content-type") == "application/problem+json"
     assert (await bench.world.send(bench.own, "PATCH", f"/{APP}/1.0/app-1.0.jar", b"")).status == 405
+
+
+# snapshots in a group
+
+
+def builds(*numbers: int) -> bytes:
+    """The list of a snapshot's builds as another server has it."""
+    items = "".join(
+        f"<snapshotVersion><extension>{kind}</extension><value>1.1-2024010{number}.030405-{number}</value>"
+        f"<updated>2024010{number}030405</updated></snapshotVersion>"
+        for number in numbers
+        for kind in ("jar", "pom")
+    )
+    last = max(numbers)
+    return (
+        "<metadata><groupId>org.example</groupId><artifactId>app</artifactId><version>1.1-SNAPSHOT</version><versioning>"
+        f"<snapshot><timestamp>2024010{last}.030405</timestamp><buildNumber>{last}</buildNumber></snapshot>"
+        f"<lastUpdated>2024010{last}030405</lastUpdated><snapshotVersions>{items}</snapshotVersions></versioning>"
+        "</metadata>"
+    ).encode()
+
+
+def build(number: int, kind: str = "jar") -> str:
+    return f"{APP}/1.1-SNAPSHOT/app-1.1-2024010{number}.030405-{number}.{kind}"
+
+
+async def test_a_build_comes_from_the_member_that_has_it(bench: Bench) -> None:
+    for number, which in ((1, 0), (2, 1)):
+        bench.serve(f"{APP}/1.1-SNAPSHOT/maven-metadata.xml", builds(number), number=which)
+        bench.serve(build(number), jar(f"build {number}"), number=which)
+    status, data = await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/maven-metadata.xml")
+    assert (status, b"<buildNumber>2</buildNumber>" in data) == (200, True)
+    assert await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar") == (200, jar("build 2"))
+    assert await bench.read(bench.all, build(1)) == (200, jar("build 1"))
+    digest = hashlib.sha1(jar("build 2")).hexdigest().encode()
+    assert await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar.sha1") == (200, digest)
+    # Whoever has given out a part of a build gives out the rest of it, whatever an earlier member has by then.
+    await trio.testing.wait_all_tasks_blocked()
+    bench.serve(build(2, "pom"), pom(mark="of the other"), number=0)
+    bench.serve(build(2, "pom"), pom(mark="of the right one"), number=1)
+    assert await bench.read(bench.all, build(2, "pom")) == (200, pom(mark="of the right one"))
+
+
+async def test_a_member_that_fails_hides_no_builds_of_others_and_no_newer_ones(bench: Bench) -> None:
+    bench.serve(f"{APP}/1.1-SNAPSHOT/maven-metadata.xml", builds(1), number=0)
+    bench.serve(build(1), jar("build 1"), number=0)
+    bench.upstreams[1].trouble = UpstreamUnavailable("two is down")
+    assert await bench.read(bench.all, build(1)) == (200, jar("build 1"))
+    for name in ("maven-metadata.xml", "app-1.1-SNAPSHOT.jar", "maven-metadata.xml.sha1"):
+        # An older build under the name of the newest would be a lie.
+        assert (await bench.get(bench.all, f"{APP}/1.1-SNAPSHOT/{name}")).status == 503
+    bench.upstreams[1].trouble = None
+    bench.serve(f"{APP}/1.1-SNAPSHOT/maven-metadata.xml", builds(1, 2), number=1)
+    bench.serve(build(2), jar("build 2"), number=1)
+    assert await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar") == (200, jar("build 2"))
+    bench.upstreams[1].trouble = UpstreamUnavailable("two is down")
+    bench.world.clock.forward(101)
+    got = await bench.get(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar")
+    assert (got.status, await body_of(got)) == (200, jar("build 2"))
+    assert "two is down" in (got.headers.get("warning") or "")
+
+
+async def test_builds_of_our_own_are_mixed_with_nobodys(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar", jar("ours"))
+    bench.serve(f"{APP}/1.1-SNAPSHOT/maven-metadata.xml", builds(9), number=0)
+    bench.serve(build(9), jar("theirs"), number=0)
+    assert await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar") == (200, jar("ours"))
+    assert (await bench.get(bench.all, build(9))).status == 404
+    assert not bench.upstreams[0].asked
