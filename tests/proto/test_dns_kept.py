@@ -11,7 +11,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mxart.proto.dns_kept import Failed, Kept, Truncated, answer, check
@@ -195,6 +195,21 @@ def test_a_name_that_points_into_the_header_is_refused() -> None:
             check(_GOOD[:place] + bytes([offset]) + _GOOD[place + 1 :], 7, asked)
 
 
+@pytest.mark.parametrize("byte", range(4))
+def test_a_name_that_points_into_a_ttl_is_refused(byte: int) -> None:
+    """TTLs are counted down, so it would be another one in each answer."""
+    asked = question("a.test")
+    first, second = ("a.test.", "A", 60, "192.0.2.1"), ("a.test.", "A", 0x01020000, "192.0.2.2")
+    wire = bytearray(reply(asked, first, second).to_wire())
+    start = 12 + len(asked.wire)
+    assert isinstance(check(bytes(wire), 7, asked), Kept)
+    wire[start + 16 + 1] = start + 6 + byte  # the owner of the second points into the TTL of the first
+    wire[start + 6 : start + 10] = b"\x01\x00\x00\x00"
+    with pytest.raises(Malformed):
+        check(bytes(wire), 7, asked)
+
+
+@example([(62, 1), (72, 61)])
 @given(st.lists(st.tuples(st.integers(2, len(_GOOD) - 1), st.integers(0, 255)), max_size=8))
 def test_whatever_is_wrong_in_an_answer_what_clients_get_can_be_read(changes: list[tuple[int, int]]) -> None:
     wire = bytearray(_GOOD)

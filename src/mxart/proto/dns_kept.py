@@ -101,6 +101,7 @@ def _keep(wire: bytes, message: Message, asked: Question) -> Kept:
         elif one.section == 1 and one.type == Type.SOA and len(one.data) >= 22:
             ttl = negative = min(ttl, struct.unpack("!I", one.data[-4:])[0], _LONGEST_NEGATIVE)
         ttls.append((one.ttl_at - begin, ttl))
+    _check_names(wire, message)
     if not positive or message.rcode == Rcode.NXDOMAIN:
         # Without a SOA nobody said how long it holds (RFC 2308 section 5).
         lifetime = min(lifetime, negative if negative is not None else 0)
@@ -112,6 +113,14 @@ def _keep(wire: bytes, message: Message, asked: Question) -> Kept:
         tuple(ttls),
         lifetime,
     )
+
+
+def _check_names(wire: bytes, message: Message) -> None:
+    """Raises Malformed for a name that points into a TTL: it would be another one in each answer, or none."""
+    without = bytearray(wire)
+    for one in message.records:
+        without[one.ttl_at : one.ttl_at + 4] = b"\xff\xff\xff\xff"
+    parse(bytes(without), strict=False)
 
 
 def _ttl(one: Record) -> int:
