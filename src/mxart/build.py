@@ -18,6 +18,7 @@ from mxart.config import Repository as Settings
 from mxart.errors import ConfigError, Problem
 from mxart.metrics import Metrics
 from mxart.repos.base import Format, Repository
+from mxart.repos.behind import Behind
 from mxart.repos.go.format import Go
 from mxart.repos.go.sums import Database, Private
 from mxart.repos.group import Group, building_order
@@ -162,6 +163,7 @@ class Parts:
         self._uploads = {name: DiskUploads(paths) for name, paths in self._paths.items()}
         self._observer = UpstreamObserver(metrics)
         self._memory = Memory()
+        self._behind = Behind()
         self._remotes: list[Remote | Hosts] = []
         self.dialer = dialer
         ledger = DataPaths(config.data).ledger
@@ -292,6 +294,7 @@ class Parts:
             self._uploads[settings.store],
             self._turns,
             self._memory,
+            self._behind,
         )
 
     def _format_of(self, settings: Settings) -> Format:
@@ -353,11 +356,16 @@ class Parts:
             remote.sweep()
 
     async def stop(self, seconds: float) -> None:
-        """Let downloads finish for so long, then close everything. Cancelled: closes at once."""
+        """Let downloads finish, and what was answered be kept, for so long, then close everything.
+
+        Cancelled: closes at once.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 for transfers in self._transfers.values():
                     nursery.start_soon(transfers.stop, seconds)
+                with trio.move_on_after(seconds):
+                    await self._behind.settle()
         finally:
             for remote in self._remotes:
                 await remote.aclose()

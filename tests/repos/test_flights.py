@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -64,3 +65,30 @@ async def test_callers_are_released_when_the_server_stops() -> None:
         await trio.testing.wait_all_tasks_blocked()
         server.cancel_scope.cancel()
     assert [problem.status for problem in caught] == [503]
+
+
+async def test_an_outcome_that_is_told_early_is_had_by_all_while_the_work_goes_on(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    flights: Flights[int] = Flights(nursery, FreeTurns().take)
+    more = trio.Event()
+    landed: list[int] = []
+
+    async def work(tell: Callable[[int], None]) -> int:
+        tell(1)
+        await more.wait()
+        raise UpstreamUnavailable("in the end")
+
+    async def wait() -> None:
+        await flights.landed("key")
+        landed.append(1)
+
+    assert await flights.join_early("key", work) == (1, True)
+    assert await flights.join_early("key", work) == (1, False)
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not landed
+        more.set()
+    await flights.landed("key")
+    assert "what was answered already is not kept: in the end" in caplog.text

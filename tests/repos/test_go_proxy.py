@@ -277,7 +277,8 @@ async def test_all_files_of_a_version_come_from_the_member_that_gave_the_first(w
     status, _ = await get(world, both, f"{APP}/@v/v1.10.0.info")
     assert status == 200  # another version
     second.trouble = UpstreamFailed("down")
-    world.catalog.files.pop(("second", f"{module.base}.mod"))
+    await world.stock.behind.settle()
+    await world.catalog.forget_file("second", f"{module.base}.mod")
     status, _ = await get(world, both, f"{module.base}.mod")
     assert status == 502
 

@@ -6,11 +6,14 @@ trouble: the old copy is served and marked).  Only upstream's own "not found" ma
 
 Everything that asks upstream happens in a flight: one task a name, whoever waits gets its outcome.  It begins
 by looking at the catalog again, because another worker may have been faster.
+
+A small immutable one is answered as soon as it is checked, and kept by the same flight after that (module behind).
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -36,6 +39,9 @@ _TRIES = 3
 class _Arrival(Struct, frozen=True):
     found: Found
     outcome: Literal["hit", "miss", "revalidated", "stale"]
+
+
+_Tell = Callable[[_Arrival], None]
 
 
 class Documents:
@@ -73,7 +79,7 @@ class Documents:
 
     async def _asked(self, document: Document, trace: Trace) -> Found:
         work = self._refresh if document.mutable else self._obtain
-        arrival, began = await self._flights.join(flight_of(document.path, trace), partial(work, document, trace))
+        arrival, began = await self._flights.join_early(flight_of(document.path, trace), partial(work, document, trace))
         trace.outcome = arrival.outcome if began or arrival.outcome in ("hit", "stale") else "joined"
         return arrival.found
 
@@ -97,7 +103,7 @@ class Documents:
         trace.outcome = "stale"
         return found
 
-    async def _refresh(self, document: Document, trace: Trace) -> _Arrival:
+    async def _refresh(self, document: Document, trace: Trace, _: _Tell) -> _Arrival:
         remote = self._remote
         now = remote.clock()
         known = remote.shelf.look(document.path)
@@ -150,7 +156,7 @@ class Documents:
             document, known.record, kept.content, size=kept.size, warning=warning, now=now
         )
 
-    async def _obtain(self, document: Document, trace: Trace) -> _Arrival:
+    async def _obtain(self, document: Document, trace: Trace, tell: _Tell) -> _Arrival:
         """An immutable document that is not kept under this name."""
         remote = self._remote
         known = remote.shelf.look(document.path)
@@ -162,7 +168,7 @@ class Documents:
                 data = await remote.stock.blobs.read(document.digest, MAX_DOCUMENT)
                 if data is not None:
                     return _Arrival(await self._link(document, data, trace), "revalidated")
-            return _Arrival(await self._fetch(document, known, trace), "miss")
+            return _Arrival(await self._fetch(document, known, trace, tell if document.small else None), "miss")
         except NotFound:
             await remote.note_missing(document.path)
             raise
@@ -174,9 +180,10 @@ class Documents:
             remote.format.facts(document, reply.headers)
             headers, origin = reply.headers, reply.origin
         facts = await self._check(document, headers, data, trace)
-        return await self._keep(document, facts, data, origin, None)
+        return await self._keep(document, facts, data, self._record_of(document, facts, data, origin, None))
 
-    async def _fetch(self, document: Document, known: Known | None, trace: Trace) -> Found:
+    async def _fetch(self, document: Document, known: Known | None, trace: Trace, tell: _Tell | None = None) -> Found:
+        """`tell` is called, if there is one, before what upstream sent is kept."""
         remote = self._remote
         async with remote.open(remote.ask(document, "GET"), trace) as reply:
             if reply.status != 200:
@@ -184,7 +191,15 @@ class Documents:
             data = await remote.read(reply, MAX_DOCUMENT)
             headers, origin = reply.headers, reply.origin
         facts = await self._check(document, headers, data, trace)
-        return await self._keep(document, facts, data, origin, known)
+        behind = remote.stock.behind
+        if tell is None or not behind.begin(remote.name, document.path):
+            return await self._keep(document, facts, data, self._record_of(document, facts, data, origin, known))
+        try:
+            record = self._record_of(document, facts, data, origin, known)
+            tell(_Arrival(remote.shelf.describe(document, record, data, size=len(data)), "miss"))
+            return await self._keep(document, facts, data, record)
+        finally:
+            behind.end(remote.name, document.path)
 
     async def _check(self, document: Document, headers: Headers, data: bytes, trace: Trace) -> Facts:
         check = partial(self._remote.format.check, document, headers, data)
@@ -193,13 +208,12 @@ class Documents:
         await self._remote.verify(document, Received(facts.digest, facts.checksum, headers, trace))
         return facts
 
-    async def _keep(self, document: Document, facts: Facts, data: bytes, origin: str, known: Known | None) -> Found:
-        """Store checked bytes, then their names; answer from there, or from memory if they cannot be kept."""
+    def _record_of(self, document: Document, facts: Facts, data: bytes, origin: str, known: Known | None) -> FileRecord:
         remote = self._remote
         digest = facts.digest
         assert digest is not None, "Format.check sets it"
         now = remote.clock()
-        record = FileRecord(
+        return FileRecord(
             repository=remote.name,
             package=document.package,
             path=document.path,
@@ -213,8 +227,13 @@ class Documents:
             validated=now,
             checksum=facts.checksum,
         )
+
+    async def _keep(self, document: Document, facts: Facts, data: bytes, record: FileRecord) -> Found:
+        """Store checked bytes, then their names; answer from there, or from memory if they cannot be kept."""
+        remote = self._remote
         with remote.tolerant(document.path):
-            if await self._name(document, facts, record, data) and (found := await self._again(document, now)):
+            kept = await self._name(document, facts, record, data)
+            if kept and (found := await self._again(document, record.validated)):
                 return found
         return remote.shelf.describe(document, record, data, size=len(data))
 

@@ -27,10 +27,11 @@ async def free_turn(_: str) -> AsyncIterator[None]:
 
 
 class _Flight(Generic[_T]):
-    __slots__ = ("done", "problem", "value")
+    __slots__ = ("done", "landed", "problem", "value")
 
     def __init__(self) -> None:
         self.done = trio.Event()
+        self.landed = trio.Event()
         self.value: tuple[_T] | None = None
         self.problem: Problem = UpstreamUnavailable("the server is shutting down", retry_after=5)
 
@@ -49,6 +50,13 @@ class Flights(Generic[_T]):
 
         Raises the Problem that the work raised (a copy: many tasks raise it).  Cancellation leaves the work running.
         """
+        return await self.join_early(key, lambda _: work())
+
+    async def join_early(self, key: str, work: Callable[[Callable[[_T], None]], Awaitable[_T]]) -> tuple[_T, bool]:
+        """The same for work that may tell its outcome, to whoever waits or joins, before it has come to its end.
+
+        What goes wrong after that is logged.
+        """
         flight = self._flights.get(key)
         began = flight is None
         if flight is None:
@@ -59,15 +67,27 @@ class Flights(Generic[_T]):
             raise copy.copy(flight.problem)
         return flight.value[0], began
 
-    async def _fly(self, key: str, flight: _Flight[_T], work: Callable[[], Awaitable[_T]]) -> None:
+    async def landed(self, key: str) -> None:
+        """Return when the work of a key that is under way in this worker, if any is, has come to its end."""
+        if (flight := self._flights.get(key)) is not None:
+            await flight.landed.wait()
+
+    async def _fly(self, key: str, flight: _Flight[_T], work: Callable[[Callable[[_T], None]], Awaitable[_T]]) -> None:
+        def tell(value: _T) -> None:
+            flight.value = (value,)
+            flight.done.set()
+
         try:
             async with self._turn(key):
-                flight.value = (await work(),)
+                tell(await work(tell))
         except Problem as problem:
             flight.problem = problem
+            if flight.value is not None:
+                _log.warning("%s: what was answered already is not kept: %s", key, problem.message)
         except Exception:  # noqa: BLE001 a fault must not end the server; logged, and the waiters get a 500
             _log.exception("unexpected error at work on %s", key)
             flight.problem = Problem("an unexpected error; the server's log has it")
         finally:
             del self._flights[key]
             flight.done.set()
+            flight.landed.set()

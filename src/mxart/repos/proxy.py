@@ -97,7 +97,9 @@ class Proxy:
         return True
 
     def keeps(self, paths: Sequence[str]) -> bool:
-        catalog = self._stock.catalog
+        catalog, behind = self._stock.catalog, self._stock.behind
+        if any(behind.has(self.name, path) for path in paths):
+            return True
         generation = catalog.generation()
         if generation != self._generation or len(self._keeping) >= _MAX_KEEPING:
             self._keeping.clear()

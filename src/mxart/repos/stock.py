@@ -17,6 +17,7 @@ from mxart.body import Body, Source
 from mxart.digest import Digest
 from mxart.message import Headers, Response
 from mxart.repos.base import Format
+from mxart.repos.behind import Behind
 from mxart.repos.operations import Artifact, Document, Facts, File, Found
 from mxart.store.base import Blobs, Catalog, FileRecord, Transfers, Turns, Uploads
 from mxart.store.changes import Changes
@@ -85,6 +86,7 @@ class Stock(Struct, frozen=True):
     uploads: Uploads
     turns: Turns
     memory: Memory = field(default_factory=Memory)
+    behind: Behind = field(default_factory=Behind)
 
 
 def etag_of(digest: Digest) -> str:
