@@ -128,6 +128,8 @@ class Boxes:
 
     # roles
 
+    gathering = None
+
     @property
     def judging(self) -> Boxes:
         return self

@@ -24,6 +24,7 @@ from mxart.message import Headers, Peer, Request, Response, Trace
 from mxart.repos.answers import Deputy, answer
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
+from mxart.repos.go.format import Go
 from mxart.repos.local import Local
 from mxart.repos.oci.format import Oci
 from mxart.repos.proxy import Proxy
@@ -477,6 +478,12 @@ async def body_of(response: Response) -> bytes:
 
 def fields_of(response: Response, *names: str) -> list[str | None]:
     return [response.headers.get(name) for name in names]
+
+
+class Alone(Go):
+    """A format whose large files have nothing beside them."""
+
+    gathering = None
 
 
 class World:

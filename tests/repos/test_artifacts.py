@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from kit.modules import TOML, Module
-from kit.repos import Answer, FakeUpstream, World, body_of, fields_of, request
+from kit.repos import Alone, Answer, FakeUpstream, World, body_of, fields_of, request
 from mxart.digest import Digest
 from mxart.errors import (
     BodyBroken,
@@ -21,7 +21,6 @@ from mxart.errors import (
 )
 from mxart.message import Trace
 from mxart.repos.base import Repository
-from mxart.repos.go.format import Go
 from mxart.repos.group import Group
 from mxart.repos.operations import Artifact, Document
 from mxart.repos.proxy import Proxy
@@ -68,7 +67,7 @@ def mirror(world: World, database: Database) -> Proxy:
 
 
 def proxy(world: World, database: Database | None = None, name: str = "mirror", rules: Rules | None = None) -> Proxy:
-    return world.proxy(name, form=Go(), rules=rules, verifier=database)
+    return world.proxy(name, form=Alone(), rules=rules, verifier=database)
 
 
 def serve(upstream: FakeUpstream, module: Module = BIG, data: bytes | None = None) -> Answer:
@@ -326,7 +325,7 @@ async def test_repositories_do_not_learn_from_each_other(world: World, mirror: P
     await get(world, mirror)
     await trio.testing.wait_all_tasks_blocked()
     private = FakeUpstream()
-    other = world.proxy("other", form=Go(), upstream=private)
+    other = world.proxy("other", form=Alone(), upstream=private)
     assert (await get(world, other))[0] == 404
     serve(private)
     world.clock.forward(61)
@@ -381,7 +380,7 @@ def publish(world: World, repository: str) -> None:
 
 
 async def test_a_local_repository_answers_from_its_catalog(world: World) -> None:
-    own = world.local("own", form=Go())
+    own = world.local("own", form=Alone())
     assert (await get(world, own))[0] == 404
     publish(world, "own")
     for method in ("GET", "HEAD"):
@@ -389,13 +388,13 @@ async def test_a_local_repository_answers_from_its_catalog(world: World) -> None
         assert (response.status, response.body.length, trace.outcome) == (200, len(DATA), "local")
         response.body.close()
     world.blobs.kept.clear()
-    response, _ = await world.ask(world.local("own", form=Go()), TARGET)
+    response, _ = await world.ask(world.local("own", form=Alone()), TARGET)
     assert response.status == 500
 
 
 async def test_a_group_asks_the_owner_alone_and_else_its_members_in_order(world: World, mirror: Proxy) -> None:
-    own = world.local("own", form=Go())
-    group = Group("go", Go(), [own, mirror])
+    own = world.local("own", form=Alone())
+    group = Group("go", Alone(), [own, mirror])
     serve(world.upstream)
     assert await get(world, group) == (200, DATA, "miss")
     publish(world, "own")
@@ -410,7 +409,7 @@ async def test_a_group_tells_a_wrong_file_rather_than_not_found(
 ) -> None:
     serve(world.upstream)
     database.says = WRONG
-    group = Group("go", Go(), [world.local("own", form=Go()), mirror])
+    group = Group("go", Alone(), [world.local("own", form=Alone()), mirror])
     with pytest.raises(BodyBroken):
         await get(world, group)
     await trio.testing.wait_all_tasks_blocked()

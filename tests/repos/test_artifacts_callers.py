@@ -11,13 +11,12 @@ import trio.testing
 from kit.guarded import Guarded
 from kit.modules import Module
 from kit.publishing import Rights
-from kit.repos import Answer, World, body_of, request
+from kit.repos import Alone, Answer, World, body_of, request
 from mxart.errors import Problem
 from mxart.message import Response, Trace
 from mxart.repos.answers import answer
 from mxart.repos.base import Repository
 from mxart.repos.callers import Caller
-from mxart.repos.go.format import Go
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Rules
 
@@ -38,7 +37,7 @@ class Relayed(World):
             self.guarded.answers[f"{module.base}.zip"] = Answer(module.zip, fields)
         self.guarded.public = {"example.com/free"}
         self.guarded.users = {ALICE: {"example.com/own"}, CAROL: {"example.com/own"}, BOB: set()}
-        self.mirror = self.proxy("mirror", form=Go(), upstream=self.guarded, rules=Rules(relay="denied"))
+        self.mirror = self.proxy("mirror", form=Alone(), upstream=self.guarded, rules=Rules(relay="denied"))
 
     async def get(self, module: Module, user: str = "", method: str = "GET") -> tuple[Response, Trace]:
         asked = request(method, f"/{module.base}.zip", *([("authorization", user)] if user else []))
@@ -119,7 +118,7 @@ async def test_callers_at_once_share_a_download_if_upstream_lets_both_see_it(wor
 
 
 async def test_who_may_not_have_it_fetched_gets_what_is_kept(world: Relayed) -> None:
-    mirror: Proxy = world.proxy("open", form=Go(), upstream=world.guarded)
+    mirror: Proxy = world.proxy("open", form=Alone(), upstream=world.guarded)
     path = f"/{FREE.base}.zip"
     reader = Caller(name="reader", grants=Rights(read=["open:example.com/free"]))
     fetcher = Caller(name="fetcher", grants=Rights(read=["open:example.com/free"], fetch=["open:example.com/free"]))

@@ -14,7 +14,7 @@ import trio.testing
 from msgspec import structs
 
 from kit.modules import Module
-from kit.repos import World
+from kit.repos import Alone, World
 from kit.store import SmallDisk, read_all, running_store, until_broken
 from kit.upstream import FakeUpstream, Say, Seen, fake_upstream, html, say
 from mxart.body import Source
@@ -22,7 +22,6 @@ from mxart.config import Upstreams
 from mxart.digest import Digest
 from mxart.errors import BodyBroken, Problem, UpstreamFailed
 from mxart.message import Trace
-from mxart.repos.go.format import Go
 from mxart.repos.operations import Artifact
 from mxart.repos.proxy import Proxy
 from mxart.store.base import Origin
@@ -60,7 +59,7 @@ async def mirror(
     try:
         async with running_store(root, write) as store:
             stock = structs.replace(world.worker(), blobs=store.blobs, transfers=store.transfers)
-            proxy = OnDisk("mirror", Go(), remote, stock, nursery=world.nursery, origin=origin, clock=world.clock)
+            proxy = OnDisk("mirror", Alone(), remote, stock, nursery=world.nursery, origin=origin, clock=world.clock)
             proxy.transfers = store.transfers
             yield proxy
     finally:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
 
 from kit.modules import GRAPH, TOML
 from kit.repos import Answer, FakeBlobs, World, body_of
@@ -50,7 +49,7 @@ def world(nursery: trio.Nursery) -> World:
 @pytest.fixture
 def disk(world: World) -> SlowDisk:
     made = SlowDisk()
-    world.stock = replace(world.stock, blobs=made)
+    world.stock = structs.replace(world.stock, blobs=made)
     return made
 
 
@@ -104,7 +103,7 @@ async def test_what_cannot_be_kept_was_answered_all_the_same_and_is_fetched_agai
 
 
 async def test_a_disk_that_is_slower_than_upstream_is_waited_for_in_the_end(world: World, disk: SlowDisk) -> None:
-    mirror = world.proxy("mirror", form=Go(), stock=replace(world.stock, behind=Behind(2)))
+    mirror = world.proxy("mirror", form=Go(), stock=structs.replace(world.stock, behind=Behind(2)))
     paths = [f"{module.base}.mod" for module in GRAPH[:3]]
     assert await get(world, mirror, paths[0])
     assert await get(world, mirror, paths[1])

@@ -92,6 +92,7 @@ async def test_a_proxy_shows_what_it_keeps_and_a_group_what_all_keep(world: Worl
     upstream.answers["tools/axe/1.0/axe.txt"] = Answer(b"an axe")
     operation = Boxes().parse("GET", "/tools/axe/1.0/axe.txt", "", request("GET", "/").headers)
     assert (await answer(mirror, operation, request("GET", "/tools/axe/1.0/axe.txt"))).status == 200
+    await world.stock.behind.settle()
     assert await names(mirror, "") == ["tools/"]
     assert await names(mirror, "secret/") == 404
     own = world.local("own", form=Boxes())

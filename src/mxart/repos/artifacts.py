@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import trio
 from msgspec.structs import replace
@@ -21,6 +22,8 @@ from msgspec.structs import replace
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamTimeout, UpstreamUnavailable
 from mxart.message import Headers, Tap, Trace
+from mxart.repos.beside import Beside
+from mxart.repos.documents import Documents
 from mxart.repos.flights import Flights
 from mxart.repos.operations import Artifact, Facts, Found
 from mxart.repos.remote import Received, Remote, asked_by, flight_of
@@ -64,8 +67,9 @@ class _Reading:
 class Artifacts:
     """The artifacts of one proxy repository."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote, documents: Documents) -> None:
         self._remote = remote
+        self._documents = documents
         self._heads: Flights[Facts] = Flights(remote.nursery, remote.turn)
         self._judges = trio.CapacityLimiter(_JUDGES)
         self._wrong: OrderedDict[str, tuple[float, Problem]] = OrderedDict()
@@ -106,12 +110,15 @@ class Artifacts:
     async def _download(self, artifact: Artifact, trace: Trace) -> Found:
         remote = self._remote
         key = f"{remote.name}\0{flight_of(artifact.path, trace)}"
-        name = _Name(self, remote, artifact, trace)
+        beside = Beside(remote, self._documents, artifact, trace)
+        name = _Name(self, remote, artifact, beside, trace)
         began = time.perf_counter()
         try:
             joined = await remote.stock.transfers.join_named(key, self._origin(artifact, trace), name)
         finally:
             trace.upstream_seconds += time.perf_counter() - began
+        if joined.started:
+            beside.begin()
         trace.outcome = "miss" if joined.started else "joined"
         trace.decided("%s: a download %s", artifact.path, "was begun" if joined.started else "under way was joined")
         try:
@@ -143,11 +150,26 @@ class Artifacts:
 
         return origin
 
-    async def judge(self, artifact: Artifact, unjudged: Unjudged) -> str:
-        """What the format says of a whole file: its checksum. Raises UpstreamFailed."""
-        judge = having(self._remote.format.judging).judge
+    async def judge(
+        self, artifact: Artifact, unjudged: Unjudged, beside: Mapping[str, bytes]
+    ) -> tuple[str, Problem | None]:
+        """What the format says of a whole file: its checksum, and what does not agree with the files beside it.
+
+        Raises UpstreamFailed.
+        """
+        kind = self._remote.format
+
+        def work() -> tuple[str, Problem | None]:
+            checksum = having(kind.judging).judge(artifact, unjudged)
+            try:
+                if beside:
+                    having(kind.gathering).agree(artifact, unjudged, beside)
+            except Problem as problem:
+                return checksum, problem
+            return checksum, None
+
         # Not abandoned when cancelled: the file is in use until the thread is back.
-        return await trio.to_thread.run_sync(judge, artifact, unjudged, limiter=self._judges)
+        return await trio.to_thread.run_sync(work, limiter=self._judges)
 
     def is_right(self, path: str, digest: Digest, checksum: str) -> None:
         """A file was judged, and is about to get its name."""
@@ -180,12 +202,13 @@ class Artifacts:
 class _Name:
     """`store.base.Naming` of one artifact. `artifacts` is told what became of it."""
 
-    __slots__ = ("_artifact", "_artifacts", "_checksum", "_remote", "_trace")
+    __slots__ = ("_artifact", "_artifacts", "_beside", "_checksum", "_remote", "_trace")
 
-    def __init__(self, artifacts: Artifacts, remote: Remote, artifact: Artifact, trace: Trace) -> None:
+    def __init__(self, artifacts: Artifacts, remote: Remote, artifact: Artifact, beside: Beside, trace: Trace) -> None:
         self._artifacts = artifacts
         self._remote = remote
         self._artifact = artifact
+        self._beside = beside
         self._trace = trace
         self._checksum = ""  # once it is judged
 
@@ -196,9 +219,13 @@ class _Name:
     async def judge(self, unjudged: Unjudged) -> None:
         artifact = self._artifact
         try:
-            self._checksum = await self._artifacts.judge(artifact, unjudged)
+            beside = await self._beside.data()
+            self._checksum, problem = await self._artifacts.judge(artifact, unjudged, beside)
             received = Received(unjudged.digest, self._checksum, unjudged.headers, self._trace)
+            # Whoever knows what it must be is heard first: of two that do not agree he says which one is wrong.
             await self._remote.verify(artifact, received)
+            if problem is not None:
+                raise problem
         except (UpstreamUnavailable, UpstreamTimeout):
             raise
         except Problem as problem:
@@ -208,5 +235,6 @@ class _Name:
 
     async def record(self, digest: Digest, size: int, headers: Headers) -> None:
         remote = self._remote
+        await self._beside.kept()
         facts = replace(remote.format.facts(self._artifact, headers), checksum=self._checksum)
         await remote.put(remote.record_of(self._artifact, digest, facts, remote.upstream.name, size))

@@ -37,6 +37,7 @@ from mxart.repos.roles import (
     Assembling,
     Browsing,
     Choosing,
+    Gathering,
     Indexing,
     Judging,
     Paging,
@@ -60,6 +61,8 @@ class Format(Protocol):
     def paging(self) -> Paging | None: ...
     @property
     def judging(self) -> Judging | None: ...
+    @property
+    def gathering(self) -> Gathering | None: ...
     @property
     def choosing(self) -> Choosing | None: ...
     @property

@@ -21,7 +21,7 @@ class Desk:
         self.remote = remote
         self._documents = Documents(remote)
         self._streams = Streams(remote)
-        self._artifacts = Artifacts(remote)
+        self._artifacts = Artifacts(remote, self._documents)
         self._listings = Listings(remote)
         self._referrals = Referrals(remote)
 

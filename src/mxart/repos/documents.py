@@ -77,6 +77,15 @@ class Documents:
                 return kept
         return await self._asked(document, trace)
 
+    def has(self, document: Document) -> bool:
+        """Whether its name is kept, or is about to be."""
+        remote = self._remote
+        return remote.stock.behind.has(remote.name, document.path) or remote.shelf.look(document.path) is not None
+
+    async def landed(self, document: Document, trace: Trace) -> None:
+        """Return when what `find` has answered is kept, if it can be."""
+        await self._flights.landed(flight_of(document.path, trace))
+
     async def _asked(self, document: Document, trace: Trace) -> Found:
         work = self._refresh if document.mutable else self._obtain
         arrival, began = await self._flights.join_early(flight_of(document.path, trace), partial(work, document, trace))

@@ -5,7 +5,7 @@ All of them are pure, as the format is: no I/O, no clock, no state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from mxart.digest import Digest
@@ -81,6 +81,21 @@ class Judging(Protocol):
 
         It reads the file, so it is called in a thread.  Raises UpstreamFailed, also for whatever a file that is no
         such thing at all makes a reader raise; nothing that fails here is stored.
+        """
+        ...
+
+
+class Gathering(Protocol):
+    """Versions that are made of a large file and of small ones: a proxy keeps the small ones before the large one."""
+
+    def beside(self, artifact: Artifact) -> tuple[Document, ...]:
+        """The small files of the version. None of them need be there."""
+        ...
+
+    def agree(self, artifact: Artifact, unjudged: Unjudged, beside: Mapping[str, bytes]) -> None:
+        """Raise UpstreamFailed if what is beside a file, by path, is that of another state of the version.
+
+        It is called in a thread, when the file was judged.
         """
         ...
 

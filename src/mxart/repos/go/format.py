@@ -12,7 +12,7 @@ from mxart.digest import Digest
 from mxart.errors import Problem
 from mxart.message import Headers, Response
 from mxart.repos.foreign import refuse_foreign
-from mxart.repos.go import discovery, documents, listings, writes, zips
+from mxart.repos.go import discovery, documents, gathering, listings, writes, zips
 from mxart.repos.go.errors import TEXT, word
 from mxart.repos.go.paths import escape
 from mxart.repos.go.requests import PLAIN, SAFE, Wanted, is_cached_only, parse, read
@@ -42,6 +42,7 @@ class Go:
     lasting_tags = True
     paging = listings.Versions()
     judging = zips.Judge()
+    gathering = gathering.Gathering()
     choosing = listings.Latest()
     indexing = None
     aliasing = None

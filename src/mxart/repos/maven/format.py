@@ -42,6 +42,7 @@ class Maven:
     name = "maven"
     lasting_tags = True
     paging = None
+    gathering = None
     judging = Judge()
     choosing = None
     indexing = Indexes()

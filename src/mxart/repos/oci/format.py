@@ -55,6 +55,7 @@ class Oci:
     name = "oci"
     lasting_tags = False
     paging = listings.Names()
+    gathering = None
     judging = None  # every name of a large file tells its digest
     choosing = None
     indexing = None
