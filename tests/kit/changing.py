@@ -43,13 +43,17 @@ class FakeView:
         tags = self._catalog.tag_names.get((repository, package), {})
         return [tags[name] for name in sorted(tags)]
 
-    def children(self, repository: str, folder: str) -> list[Child]:
+    def children(
+        self, repository: str, folder: str, after: Child | None = None, limit: int | None = None
+    ) -> list[Child]:
         start = f"{folder}/" if folder else ""
         found: dict[str, Child] = {}
         for record in self.below(repository, folder):
             name, slash, _ = record.path.removeprefix(start).partition("/")
             found.setdefault(name, Child(name, record.package, None if slash else record))
-        return [found[name] for name in sorted(found)]
+        ordered = list(found.values())  # as their paths are
+        first = 0 if after is None else ordered.index(after) + 1
+        return ordered[first:][:limit]
 
     def has_package(self, repository: str, package: str) -> bool:
         return self._catalog.has_package(repository, package)

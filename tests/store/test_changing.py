@@ -214,10 +214,13 @@ async def test_a_folder_has_what_lies_right_below_it_however_much_that_is(shop: 
         ("org", True),
         ("zoo.txt", False),
     ]
-    assert [child.name for child in view.children("own", "org")] == ["app", "app-x", "app.jar", "app0"]
-    assert [child.package for child in view.children("own", "org")] == ["org/app", "org/app-x", "org/app", "org/app"]
+    assert [child.name for child in view.children("own", "org")] == ["app-x", "app.jar", "app", "app0"]
+    assert [child.package for child in view.children("own", "org")] == ["org/app-x", "org/app", "org/app", "org/app"]
     assert [child.name for child in view.children("own", "org/app/7")] == ["app-7.jar"]
-    assert len(view.children("own", "org/app")) == 30
+    whole = view.children("own", "org/app")
+    assert len(whole) == 30
+    pages = [view.children("own", "org/app", after, 7) for after in (None, whole[6], whole[13], whole[27], whole[29])]
+    assert pages == [whole[:7], whole[7:14], whole[14:21], whole[28:], []]
     assert view.children("own", "org/ap") == view.children("other", "") == []
     assert [tag.name for tag in view.tags("own", "org/app")] == ["1", "7"]
     assert view.tags("own", "org/none") == []

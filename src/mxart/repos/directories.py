@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import trio
+
 from mxart.access.base import ANYBODY, Grants
 from mxart.errors import NotFound
 from mxart.repos.operations import Directory, Entry
@@ -20,17 +22,25 @@ _STEP = 200
 
 async def entries(stock: Stock, repository: str, operation: Directory, grants: Grants) -> list[Entry]:
     """What lies right below a path, as far as it may be seen. Raises NotFound where nothing does, but for the root."""
-    found = stock.changes.view().children(repository, operation.path)
-    if not found and operation.path:
-        raise NotFound(f"{repository} keeps nothing below {operation.path}", subject=operation.subject)
-    if grants is ANYBODY:
-        return [_entry(child) for child in found]
     names = (repository, *operation.through)
 
     def sees(package: str) -> bool:
         return all(grants.sees(name, package) for name in names)
 
-    return [_entry(child) for child in found if await _seen(stock, repository, operation, child, sees)]
+    view = stock.changes.view()
+    seen: list[Entry] = []
+    last: Child | None = None
+    while found := view.children(repository, operation.path, last, _STEP):
+        seen += [
+            _entry(child)
+            for child in found
+            if grants is ANYBODY or await _seen(stock, repository, operation, child, sees)
+        ]
+        last = found[-1]
+        await trio.lowlevel.checkpoint()
+    if last is None and operation.path:
+        raise NotFound(f"{repository} keeps nothing below {operation.path}", subject=operation.subject)
+    return sorted(seen, key=lambda entry: entry.name)
 
 
 async def _seen(stock: Stock, repository: str, operation: Directory, child: Child, sees: Callable[[str], bool]) -> bool:

@@ -78,8 +78,14 @@ class View(Protocol):
         """All tags of a package, in ASCII order."""
         ...
 
-    def children(self, repository: str, folder: str) -> list[Child]:
-        """What lies right below a folder ("": the root), by name; the tags' own records are not among it."""
+    def children(
+        self, repository: str, folder: str, after: Child | None = None, limit: int | None = None
+    ) -> list[Child]:
+        """What lies right below a folder ("": the root); the tags' own records are not among it.
+
+        In the order of their paths, where a folder's has a slash at its end; those after one of them, at most `limit`.
+        Takes some microseconds for each.
+        """
         ...
 
     def has_package(self, repository: str, package: str) -> bool: ...

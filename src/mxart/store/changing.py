@@ -68,17 +68,19 @@ class SqliteView:
         rows: list[tuple[str, str, float]] = self._ask(_TAGS, (repository, package))
         return [VersionRecord(name, as_digest(digest), created) for name, digest, created in rows]
 
-    def children(self, repository: str, folder: str) -> list[Child]:
+    def children(
+        self, repository: str, folder: str, after: Child | None = None, limit: int | None = None
+    ) -> list[Child]:
         start, before = (f"{folder}/", f"{folder}0") if folder else ("", _LAST)
         found: list[Child] = []
-        after = start
+        at = start if after is None else _behind(start, after)
         # What lies below a folder is jumped over: a question for each name, however many files there are.
-        while rows := self._ask(_NEXT, (repository, after, before)):
+        while len(found) != limit and (rows := self._ask(_NEXT, (repository, at, before))):
             record = as_record(rows[0])
             name, slash, _ = record.path.removeprefix(start).partition("/")
             found.append(Child(name, record.package, None if slash else record))
-            after = f"{start}{name}0" if slash else f"{record.path}\0"
-        return sorted(found, key=lambda child: child.name)
+            at = _behind(start, found[-1])
+        return found
 
     def has_package(self, repository: str, package: str) -> bool:
         return bool(self._ask(_HAS_PACKAGE, (repository, package)))
@@ -140,6 +142,11 @@ def _apply(db: sqlite3.Connection, view: SqliteView, change: Change) -> None:
             db.execute(_PUT_NOTE, (note.repository, note.path, note.key, note.value))
         else:
             db.execute(_DROP_NOTE, (note.repository, note.path, note.key))
+
+
+def _behind(start: str, child: Child) -> str:
+    """Where what comes after a name right below `start` begins."""
+    return f"{start}{child.name}{'0' if child.record is None else chr(0)}"
 
 
 def _since(view: SqliteView, record: FileRecord) -> FileRecord:
