@@ -95,6 +95,7 @@ OUTER = "\n[repository.outer]\nformat='oci'\nkind='group'\nmembers=['g']\n"
         ("[go]\nsumdb_name = 'Sum Example'", "go.sumdb_name", "as of a host"),
         ("[go]\nsumdb_name = 'sum.example.com/'", "go.sumdb_name", "as of a host"),
         ("[go]\nsumdb_name = 'sum.golang.org'", "go.sumdb_name", "choose your own"),
+        (LOCAL + "modules=['example.com']", "repository.mine.modules", "Go modules"),
         ("listener = 5", "listener", "[[listener]]"),
         ("[repository]\nx = 5", "repository.x", "object"),
         (PROXY + "ttl='1h'", "repository.hub.ttl", "float"),

@@ -30,6 +30,7 @@ from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
 from mxart.repos.own_keys import OwnKey, open_ledger
 from mxart.repos.own_sums import OwnSums
+from mxart.repos.owning import OwningProxy, owning
 from mxart.repos.proxy import Proxy
 from mxart.repos.relinking import relink
 from mxart.repos.remote import Remote as Asking
@@ -77,6 +78,7 @@ class Trust(Struct, frozen=True):
     sums: Mapping[str, tuple[Database | None, Private]]  # of Go proxies
     vcs: Mapping[str, VcsTrust]
     private: Mapping[str, Groups]  # of Maven's
+    modules: Mapping[str, Private]  # of Go's, local ones and proxies
 
     @classmethod
     def read(cls, config: Config, ours: bytes = b"") -> Trust:
@@ -87,11 +89,14 @@ class Trust(Struct, frozen=True):
         sums: dict[str, tuple[Database | None, Private]] = {}
         vcs: dict[str, VcsTrust] = {}
         private: dict[str, Groups] = {}
+        modules: dict[str, Private] = {}
         for name, settings in config.repositories.items():
             if settings.kind == "vcs":
                 from mxart.build_vcs import VcsTrust  # noqa: PLC0415 few have one
 
                 vcs[name] = VcsTrust.read(name, settings, ours)
+            elif settings.format == "go":
+                modules[name] = _modules(name, settings)
             if settings.kind != "proxy":
                 continue
             try:
@@ -113,7 +118,7 @@ class Trust(Struct, frozen=True):
             ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
         except ConfigError as error:
             raise ConfigError(f"replicate.ca_file: {error}") from None
-        return cls(tls, credentials, sums, vcs, private)
+        return cls(tls, credentials, sums, vcs, private, modules)
 
 
 def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
@@ -125,6 +130,13 @@ def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
         return database, Private(settings.private)
     except ValueError as error:
         raise ConfigError(f"repository.{name}.private: {error}") from None
+
+
+def _modules(name: str, settings: Settings) -> Private:
+    try:
+        return Private(settings.modules)
+    except ValueError as error:
+        raise ConfigError(f"repository.{name}.modules: {error}") from None
 
 
 def _groups(name: str, settings: Settings) -> Groups:
@@ -224,6 +236,7 @@ class Parts:
 
     def _single(self, name: str, settings: Settings, nursery: trio.Nursery) -> Repository:
         stock = self._stock(settings)
+        modules = owning(name, self._trust.modules.get(name))
         if settings.kind == "local":
             return Local(
                 name,
@@ -233,6 +246,7 @@ class Parts:
                 max_upload=self._config.limits.max_body,
                 staging=settings.staging,
                 registrar=self.own_sums if settings.format == "go" else None,
+                reserved=modules,
             )
         if settings.kind == "vcs":
             return self._vcs(settings, stock, nursery)
@@ -254,6 +268,11 @@ class Parts:
         )
         form = _format(settings)
         asking = Asking(name, form, remote, stock, Shelf(name, form, stock), nursery, origin, rules)
+        verifier = self._verifier(settings, asking)
+        if modules is not None:
+            return OwningProxy(
+                modules, name, form, remote, stock, nursery=nursery, origin=origin, rules=rules, verifier=verifier
+            )
         return Proxy(
             name,
             form,
@@ -262,7 +281,7 @@ class Parts:
             nursery=nursery,
             origin=origin,
             rules=rules,
-            verifier=self._verifier(settings, asking),
+            verifier=verifier,
             private=self._trust.private[name].hold if settings.private and settings.format == "maven" else None,
         )
 

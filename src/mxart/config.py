@@ -140,9 +140,11 @@ class Repository(_Table, frozen=True):
     # go: modules that no checksum database hears of, patterns as in GOPRIVATE. maven: groups that are the team's own,
     # and never asked of this upstream: "com.example" or, with all below it, "com.example.*"
     private: tuple[str, ...] = ()
-    # vcs, of Go modules: which ones, patterns as in GOPRIVATE; the URLs of repositories by the paths that they stand
-    # for, "*" in both for any one element; and what the git servers know us by
+    # go: modules that belong to this repository, patterns as in GOPRIVATE: a group asks no other member for them, and a
+    # proxy or a vcs has no others
     modules: tuple[str, ...] = ()
+    # vcs: the URLs of repositories by the paths that they stand for, "*" in both for any one element; and what the git
+    # servers know us by
     urls: dict[str, str] = {}
     login: tuple[GitLogin, ...] = ()
     max_bytes: int | str | None = None  # above this the least recently used goes

@@ -166,7 +166,13 @@ def _vcs(place: str, repository: Repository) -> Iterator[Fault]:
         yield from check_vcs(place, repository.modules, repository.urls, repository.login)
         yield from _proxies(f"{place}.proxy", repository.proxy)
         return
-    for key in ("modules", "urls", "login"):
+    if repository.modules and (repository.format != "go" or repository.kind == "group"):
+        what = f"a {repository.kind} of {repository.format}"
+        yield (
+            f"{place}.modules",
+            f"a local, a proxy or a vcs of Go modules is told which ones are its own; this is {what}",
+        )
+    for key in ("urls", "login"):
         if getattr(repository, key):
             yield f"{place}.{key}", f'a {repository.kind} repository reads nothing from git; kind = "vcs" does'
 

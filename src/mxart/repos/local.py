@@ -57,8 +57,11 @@ class Local:
         *,
         staging: bool = False,
         registrar: Registrar | None = None,
+        reserved: Callable[[str], bool] | None = None,
     ) -> None:
+        """`reserved` tells packages that are its own although none of them is published yet."""
         self.name = name
+        self._reserved = reserved
         self.format = format
         self._stock = stock
         self._clock = clock
@@ -76,6 +79,8 @@ class Local:
         return self._stock.publications.begun(self.name, package)
 
     def owns(self, package: str) -> bool:
+        if self._reserved is not None and self._reserved(package):
+            return True
         generation = self._stock.catalog.generation()
         if generation != self._generation or len(self._owned) >= _MAX_OWNED:
             self._owned.clear()
