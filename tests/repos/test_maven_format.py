@@ -18,6 +18,7 @@ from mxart.repos.local import Local
 from mxart.repos.maven import metadata
 from mxart.repos.maven.format import Maven
 from mxart.repos.maven.prefixes import MAGIC
+from mxart.repos.maven.versions import build_of
 from mxart.repos.remote import Rules
 
 APP = "org/example/app"
@@ -172,6 +173,46 @@ async def test_a_snapshot_by_its_build_and_by_its_name(bench: Bench) -> None:
     alias.body.close()
     assert checksums_of(alias) == hexes(jar("b"))
     assert "immutable" not in (alias.headers.get("cache-control") or "")
+
+
+def builds_list(value: str) -> bytes:
+    """What a client sends when all files of a build are there."""
+    _, time, number = build_of(value) or ("", "", 0)
+    made = metadata.Build("", "jar", value, time.replace(".", ""))
+    said = metadata.Metadata("org.example", "app", "1.1-SNAPSHOT", time=time, number=number, builds=(made,))
+    return metadata.render(said)
+
+
+async def test_a_build_is_shown_when_all_of_it_is_there(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    newer = "1.1-20240103.000000-2"
+    await bench.deploy(f"{base}/app-{BUILD}.jar", jar("a"))
+    await bench.deploy(f"{base}/app-{BUILD}.pom", pom(version="1.1-SNAPSHOT"))
+    await bench.deploy(f"{base}/maven-metadata.xml", builds_list(BUILD))
+    await bench.deploy(f"{base}/app-{newer}.jar", jar("b"))  # and here its client is killed
+    said = metadata.parse((await bench.read(bench.own, f"{base}/maven-metadata.xml"))[1])
+    assert (said.number, said.find("", "jar"), said.find("", "pom")) == (1, BUILD, BUILD)
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("a"))
+    assert await bench.read(bench.own, f"{base}/app-{newer}.jar") == (200, jar("b"))
+    await bench.deploy(f"{base}/app-{newer}.pom", pom(version="1.1-SNAPSHOT", mark="b"))
+    await bench.deploy(f"{base}/maven-metadata.xml", builds_list(newer))
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("b"))
+
+
+async def test_a_list_tells_of_no_build_that_never_was(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    await bench.deploy(f"{base}/app-{BUILD}.jar", jar("a"))
+    await bench.deploy(f"{base}/maven-metadata.xml", builds_list("1.1-20990103.000000-99999"))
+    await bench.deploy(f"{base}/app-1.1-20240103.000000-2.jar", jar("b"))
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("a"))
+
+
+async def test_builds_of_the_servers_own_are_shown_at_once(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    await bench.deploy(f"{base}/app-{BUILD}.jar", jar("a"))
+    await bench.deploy(f"{base}/maven-metadata.xml", builds_list(BUILD))
+    await bench.deploy(f"{base}/app-1.1-SNAPSHOT.jar", jar("b"))
+    assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("b"))
 
 
 async def test_plugins_of_a_group_are_told_while_they_are_here(bench: Bench) -> None:

@@ -23,12 +23,19 @@ HIGHEST = "build"
 """The key of a note on a snapshot version's directory: the highest build number that there ever was."""
 OWN = "own build"
 """The key of another one: the newest build that the server made, `20240102.030405-6`."""
+TOLD = "told build"
+"""A third one: the highest build number that a client's list told of, or that the server gave: those are complete."""
 MAX_BUILD = 999_999_999
 
 
 def highest(view: View, repository: str, directory: str) -> int:
     """The highest build number that a version ever had; 0: none."""
     return int(view.notes(repository, directory).get(HIGHEST, "0"))
+
+
+def told(view: View, repository: str, directory: str) -> int:
+    """The highest number of a build that is complete; 0: no client has ever sent a list, so nobody can tell."""
+    return int(view.notes(repository, directory).get(TOLD, "0"))
 
 
 def noted(path: FilePath, view: View, repository: str) -> tuple[Note, ...]:
@@ -55,7 +62,8 @@ def named(path: FilePath, digest: str, view: View, spot: Spot) -> tuple[FilePath
     if number >= MAX_BUILD:
         raise Conflict(f"{path} has had build number {number}, the last one: begin a new version", subject="file")
     own = f"{time.strftime('%Y%m%d.%H%M%S', time.gmtime(spot.now))}-{number + 1}"
-    notes = (Note(spot.repository, path.directory, HIGHEST, str(number + 1)), Note(at, path.directory, OWN, own))
+    given = (Note(spot.repository, path.directory, key, str(number + 1)) for key in (HIGHEST, TOLD))
+    notes = (*given, Note(at, path.directory, OWN, own))
     return path.as_version(_value(path, own)), notes
 
 

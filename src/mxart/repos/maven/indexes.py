@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mxart.digest import Digest
 from mxart.repos.maven import checksums, media, metadata, plugins, prefixes
-from mxart.repos.maven.builds import highest
+from mxart.repos.maven.builds import highest, told
 from mxart.repos.maven.checksums import fields
 from mxart.repos.maven.coordinates import SIGNATURES, FilePath, MetadataPath
 from mxart.repos.maven.markup import BadMarkup
@@ -89,11 +89,18 @@ def _find(found: Metadata, place: FilePath) -> str:
 
 
 def _builds(place: MetadataPath, view: View, repository: str) -> tuple[Metadata, float] | None:
-    records = view.below(repository, place.directory)
-    files = [found for record in records if isinstance(found := read(record.path), FilePath)]
+    """Of builds that are complete: what a deploy has not finished, or never will, is in nobody's build."""
+    complete = told(view, repository, place.directory)
+    files: list[FilePath] = []
+    modified = 0.0
+    for record in view.below(repository, place.directory):
+        found = read(record.path)
+        if isinstance(found, FilePath) and (not complete or (found.build is not None and found.build[1] <= complete)):
+            files.append(found)
+            modified = max(modified, record.created)
     made = metadata.compose_builds(place, files)
     if made is not None:
-        return made, max(record.created for record in records)
+        return made, modified
     # A client counts on from the number that it reads here.
     number = highest(view, repository, place.directory)
     group, _, artifact = place.package.rpartition("/")

@@ -1,18 +1,21 @@
 """Lists that clients send (maven-metadata.xml): what they say that no file tells. Pure.
 
-Of three kinds there are: the builds of a snapshot, which the files' names tell better; an artifact's versions, which
-are in the catalog, and whose list is the last that a deploy sends; and a group's plugins with their prefixes, which
-nobody else tells.  A list is what its client has read before, perhaps of many repositories, with a line of his own; so
-what it says of others' is passed over, and what is not here.
+Of three kinds there are: the builds of a snapshot, which the files' names tell better, but for which of them is
+complete: this list comes after all its files; an artifact's versions, which are in the catalog, and whose list is the
+last that a deploy sends; and a group's plugins with their prefixes, which nobody else tells.  A list is what its client
+has read before, perhaps of many repositories, with a line of his own; so what it says of others' is passed over, and
+what is not here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container
+from functools import partial
 
 from mxart.errors import BadRequest
 from mxart.repos.maven import metadata, plugins
+from mxart.repos.maven.builds import TOLD, highest, told
 from mxart.repos.maven.coordinates import MetadataPath, shown
 from mxart.repos.maven.markup import MAX_SIZE, BadMarkup
 from mxart.repos.maven.metadata import Plugin
@@ -35,7 +38,7 @@ def hear_metadata(place: MetadataPath, data: bytes) -> Hearing:
     if why := metadata.disagrees(said, place):
         raise BadRequest(f"this is not {place}: it names the {why}", subject="metadata")
     if place.version:
-        return Hearing((), lambda view, spot, allowed: NOTHING)
+        return Hearing((), partial(_builds_told, place, said.number))
     listed = [_checked(plugin, place) for plugin in said.plugins]
     package = place.package
     about = {f"{package}/{plugin.artifact}": plugin for plugin in listed}
@@ -52,6 +55,15 @@ def hear_metadata(place: MetadataPath, data: bytes) -> Hearing:
         return Change(shown_now.gone, shown_now.files, shown_now.tags, (*shown_now.notes, *notes))
 
     return Hearing((*own, *about), decide)
+
+
+def _builds_told(place: MetadataPath, number: int, view: View, spot: Spot, allowed: Container[str]) -> Change:
+    """A snapshot's list comes when all files of a build are here: then it is shown (indexes)."""
+    repository, directory = spot.repository, place.directory
+    number = min(number, highest(view, repository, directory))
+    if number <= told(view, repository, directory):
+        return NOTHING
+    return Change(notes=(Note(repository, directory, TOLD, str(number)),))
 
 
 def _checked(plugin: Plugin, place: MetadataPath) -> Plugin:
