@@ -54,7 +54,7 @@ class Scene:
 
     async def get(self, path: str, repository: Repository) -> tuple[int, str]:
         response, _ = await self.world.ask(repository, f"/{path}".replace("!", "%21"))
-        return response.status, (await body_of(response)).decode()
+        return response.status, (await body_of(response)).decode("utf-8", "replace")
 
 
 def fill(upstream: FakeUpstream, *modules: Module) -> None:
