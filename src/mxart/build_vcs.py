@@ -20,7 +20,8 @@ from mxart.config_vcs import GitLogin
 from mxart.discreet import Discreet
 from mxart.errors import ConfigError
 from mxart.git import netrc
-from mxart.git.clones import Clones, Depot
+from mxart.git.clones import Clones
+from mxart.git.depot import Depot
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.url import GitUrl

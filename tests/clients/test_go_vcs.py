@@ -394,7 +394,9 @@ def test_a_server_that_hangs_is_given_up_and_its_list_is_served_from_before(host
             ours(server, room, "new").download(f"{LIBRARY}@v1.1.0")
         held.set()
         hosts.site("git.test").on = lambda asked: None
-        assert ours(server, room, "last").download(f"{LIBRARY}@v1.1.0")
+        last = ours(server, room, "last")
+        wait_until(lambda: _version(last, f"{LIBRARY}@v1.1.0"), "a server that is asked again")
+        assert last.download(f"{LIBRARY}@v1.1.0")
 
 
 def test_urls_of_the_configuration_come_before_what_hosts_say(hosts: GitHosts, room: Path) -> None:

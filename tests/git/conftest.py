@@ -9,7 +9,8 @@ import pytest
 
 from kit.git_server import GitHosts, git_hosts
 from mxart.config import Upstreams
-from mxart.git.clones import Clones, Depot
+from mxart.git.clones import Clones
+from mxart.git.depot import Depot
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.ways import Ways

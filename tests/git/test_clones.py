@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from msgspec.structs import replace
 from kit.git_server import Asked, GitHosts, Reply
 from kit.servers import wait_until
 from mxart.errors import NotFound, UpstreamDenied, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
-from mxart.git.clones import Clone, Clones, Depot, Gone
+from mxart.git.clones import Clone, Clones, Gone
+from mxart.git.depot import Depot
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.tidying import UNUSED_SECONDS, tidy
@@ -201,6 +203,33 @@ async def test_a_redirect_is_not_followed_and_the_login_stays_at_home(hosts: Git
     assert {asked.host for asked in hosts.asked} == {"git.test"}
 
 
+async def test_a_secret_stands_in_no_argument_and_in_no_file(hosts: GitHosts, depot: Depot) -> None:
+    hosts.repository("git.test/app").commit({"a": "1"})
+    hosts.site("git.test").users = {"ann": "secret-of-anns"}
+    held = threading.Event()
+    hosts.site("git.test").on = lambda asked: Reply(hold=held) if not held.is_set() else None
+    login = Login(("git.test",), "ann", "secret-of-anns", ca_file=str(hosts.ca))
+    clone = clone_of(relogged(depot, login), hosts)
+    shown = b64encode(b"ann:secret-of-anns")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clone.references, 0)
+        await trio.to_thread.run_sync(wait_until, lambda: hosts.asked, "a question")
+        pids = _gits(depot.paths.home)
+        assert len(pids) > 1  # git, and what it talks by
+        for arguments in map(_arguments, pids):
+            assert b"secret-of-anns" not in arguments
+            assert shown not in arguments
+        nursery.cancel_scope.cancel()
+    held.set()
+    hosts.site("git.test").on = lambda asked: None
+    commit = (await clone.references(0)).head
+    await clone.obtain(commit, "HEAD")
+    for file in depot.paths.root.rglob("*"):
+        if file.is_file():
+            assert shown not in file.read_bytes()
+            assert b"secret-of-anns" not in file.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("status", "problem"), [(403, UpstreamDenied), (500, UpstreamFailed), (503, UpstreamUnavailable)]
 )
@@ -236,7 +265,30 @@ async def test_a_server_that_hangs_is_given_up_and_git_ended(hosts: GitHosts, de
     wait_until(lambda: not _gits(depot.paths.home), "an end of git")
     held.set()
     hosts.site("git.test").on = lambda asked: None
-    assert (await clone.references(0)).head
+    with pytest.raises(UpstreamTimeout):
+        await clone.references(0)  # it is left alone for a moment
+    assert (await clone_of(Clones(depot), hosts).references(0)).head
+
+
+async def test_of_all_who_wait_for_a_server_that_hangs_one_asks(hosts: GitHosts, depot: Depot) -> None:
+    hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")
+    held = threading.Event()
+    hosts.site("git.test").on = lambda asked: Reply(hold=held)
+    clone = clone_of(Clones(replace(depot, git=Git(depot.paths.home, silence=0.5))), hosts)
+    told: list[str] = []
+
+    async def want() -> None:
+        with pytest.raises(UpstreamTimeout) as caught:
+            await clone.references(0)
+        told.append(caught.value.message)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(200):
+            nursery.start_soon(want)
+    held.set()
+    assert len(told) == 200
+    assert len(set(told)) == 1
+    assert hosts.count("/info/refs") == 1
 
 
 def _gits(home: Path) -> list[int]:
@@ -321,10 +373,14 @@ async def test_what_a_killed_process_left_is_waited_for_and_cleared_away(
 
 
 def _is_fetch(pid: int) -> bool:
+    return b"fetch" in _arguments(pid).split(b"\0")
+
+
+def _arguments(pid: int) -> bytes:
     try:
-        return b"fetch" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return b""
 
 
 _VICTIM = """
@@ -332,7 +388,8 @@ import sys
 from pathlib import Path
 import trio
 from mxart.config import Upstreams
-from mxart.git.clones import Clones, Depot
+from mxart.git.clones import Clones
+from mxart.git.depot import Depot
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.url import GitUrl

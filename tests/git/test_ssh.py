@@ -12,7 +12,8 @@ from kit.git_server import Repository
 from kit.ssh_server import SshServer, ssh_server
 from mxart.config import Upstreams
 from mxart.errors import NotFound, UpstreamDenied, UpstreamFailed, UpstreamUnavailable
-from mxart.git.clones import Clone, Clones, Depot
+from mxart.git.clones import Clone, Clones
+from mxart.git.depot import Depot
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.url import GitUrl

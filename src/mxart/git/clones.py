@@ -11,34 +11,34 @@ requests one does the work and the others find it done.  What git runs holds tha
 that is killed leaves nobody beside a git that still writes.  The next one to have the lock finds the mark `busy`,
 and clears away what a killed git has left locked.
 
+A server in trouble is not asked by one after the other of all who wait for it: they are told what the first was told,
+and so is whoever comes within a few seconds.
+
 Reading takes no lock.  A copy that nobody has used for days is removed (`tidy`).
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-import shlex
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
-from msgspec import Struct
 from msgspec.structs import replace
 
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.git.depot import Depot
 from mxart.git.failures import Cause, GitFailed
-from mxart.git.logins import Login, Logins, host_options, settings, ssh_config
-from mxart.git.process import Git, Session
 from mxart.git.references import HEADS, TAGS, References
 from mxart.git.trees import Commit, Entry, parse_commit, parse_tree
 from mxart.git.url import GitUrl
-from mxart.git.ways import Ways
 from mxart.store.locks import elect
-from mxart.store.paths import DIRECTORY_MODE, GitPaths
+from mxart.store.paths import DIRECTORY_MODE
 
 _log = logging.getLogger("mxart.git")
 
@@ -47,6 +47,7 @@ _MAX_KNOWN = 100_000  # commits that are remembered to be there
 _MAX_REFERENCES = 64 << 20
 _MAX_TREE = 128 << 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
+_HELD = 5.0  # seconds that a server in trouble is left alone
 _USED = 60.0  # seconds between two notes that a copy is in use
 _BUSY = "busy"
 # The go command turns these off as well: an archive does not depend on who made it (golang/go#27153).
@@ -62,18 +63,6 @@ class Gone(Problem):
 
 class NotThatWay(UpstreamFailed):
     """The server does not give what was asked for in these words; perhaps in others."""
-
-
-class Depot(Struct, frozen=True):
-    """What the copies of one repository of ours share."""
-
-    name: str
-    git: Git
-    paths: GitPaths
-    logins: Logins
-    ways: Ways
-    connect_seconds: float = 10.0
-    clock: Callable[[], float] = time.time
 
 
 class Clones:
@@ -109,6 +98,7 @@ class Clone:
         self._known: set[str] = set()
         self._whole = ""  # the mark of the references when all history was fetched
         self._noted = float("-inf")
+        self._trouble: tuple[float, Problem] | None = None  # of the last question to the server, and when that ended
 
     # what its server has
 
@@ -302,8 +292,13 @@ class Clone:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[int]:
-        """Have the lock; what it gives is its descriptor, for git to hold as well. Cancelled: nothing is held."""
+        """Have the lock; what it gives is its descriptor, for git to hold as well. Cancelled: nothing is held.
+
+        Raises what the server is in trouble with.
+        """
+        began = trio.current_time()
         async with self._lock:
+            self._refuse_trouble(began)
             self._note_use()
             pause = _FIRST_PAUSE
             while True:
@@ -318,10 +313,17 @@ class Clone:
             finally:
                 os.close(lock)
 
+    def _refuse_trouble(self, began: float) -> None:
+        """Raise what its server was in trouble with while we waited since `began`, or a moment before."""
+        if self._trouble is not None:
+            ended, problem = self._trouble
+            if ended >= began or trio.current_time() - ended < _HELD:
+                raise copy.copy(problem)
+
     async def _ask(self, arguments: Sequence[str], lock: int, *, folder: Path | None, limit: int = 1 << 20) -> bytes:
         """Run a git that talks to the server. Raises a Problem, and NotThatWay where something else may work."""
         depot = self._depot
-        session = replace(await self._session(), network=True, keep=(lock,))
+        session = replace(await depot.session(self.url, self._named_by), network=True, keep=(lock,))
         started = time.perf_counter()
         try:
             return await depot.git.run(arguments, folder, session, limit=limit)
@@ -329,36 +331,14 @@ class Clone:
             raise _no_git(error) from None
         except GitFailed as error:
             _log.info("%s: git %s %s fails: %s", depot.name, arguments[0], self.url, error)
+            problem = error.problem(str(self.url))
             if arguments[0] == "fetch" and error.cause in (Cause.NO_SUCH_REF, Cause.OTHER):
-                raise NotThatWay(error.problem(str(self.url)).message) from None
-            raise error.problem(str(self.url)) from None
+                raise NotThatWay(problem.message) from None
+            if error.cause in (Cause.SILENT, Cause.UNREACHABLE, Cause.BUSY):
+                self._trouble = trio.current_time(), copy.copy(problem)
+            raise problem from None
         finally:
             _log.debug("%s: git %s %s: %.3f s", depot.name, arguments[0], self.url, time.perf_counter() - started)
-
-    async def _session(self) -> Session:
-        depot, url = self._depot, self.url
-        login = depot.logins.of(url.host)
-        if url.scheme == "http" and not login.insecure:
-            raise UpstreamFailed(f"{url} would be read in plain text: use https, or say insecure = true for its host")
-        way = await depot.ways.to(url, self._named_by)
-        if url.scheme == "ssh":
-            file = await trio.to_thread.run_sync(self._ssh_file, login)
-            # git hands this to a shell: it is made of our own words, and quoted.
-            command = shlex.join(["ssh", "-F", str(file), *host_options(url, way.addresses)])
-            return Session(variables={"GIT_SSH_COMMAND": command, "GIT_SSH_VARIANT": "ssh"})
-        told = settings(url, login, way.addresses, way.proxy)
-        if url.scheme == "http":
-            told.append(("protocol.http.allow", "always"))
-        return Session(tuple(told))
-
-    def _ssh_file(self, login: Login) -> Path:
-        text = ssh_config(login, self._depot.connect_seconds)
-        file = self._depot.paths.ssh(text)
-        if not file.exists():
-            scratch = self._depot.paths.scratch()
-            scratch.write_text(text)
-            scratch.replace(file)
-        return file
 
     async def _run(self, arguments: Sequence[str], *, limit: int = 1 << 20, into: int | None = None) -> bytes:
         """Run a git that reads the copy. Raises GitFailed, and a Problem where none can be run."""
