@@ -9,10 +9,12 @@ import pytest
 import trio.testing
 
 from kit.maven import ALICE, jar, listing, pom
+from kit.publishing import Rights
 from kit.repos import Answer, FakeUpstream, World, body_of
 from mxart.errors import BodyBroken, UpstreamUnavailable
 from mxart.message import Response
 from mxart.repos.base import Repository
+from mxart.repos.callers import Caller
 from mxart.repos.group import Group
 from mxart.repos.local import Local
 from mxart.repos.maven import metadata
@@ -482,3 +484,67 @@ async def test_builds_of_our_own_are_mixed_with_nobodys(bench: Bench) -> None:
     assert await bench.read(bench.all, f"{APP}/1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar") == (200, jar("ours"))
     assert (await bench.get(bench.all, build(9))).status == 404
     assert not bench.upstreams[0].asked
+
+
+# who may see what, and groups of groups
+
+
+async def test_what_a_caller_may_not_read_has_no_name_that_he_may(bench: Bench) -> None:
+    secret = "org/example/secret"
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    await bench.deploy(f"{secret}/1.0/secret-1.0.jar", jar("s"))
+    await bench.deploy(f"{secret}/1.1-SNAPSHOT/secret-{BUILD}.jar", jar("s"))
+    bob = Caller(name="bob", grants=Rights(read={f"own:{APP}", f"all:{APP}"}))
+
+    async def status(where: Repository, path: str) -> int:
+        response, _ = await bench.world.ask(where, f"/{path}", caller=bob)
+        response.body.close()
+        return response.status
+
+    for where in (bench.own, bench.all):
+        for path in (
+            f"{secret}/1.0/secret-1.0.jar",
+            f"{secret}/1.0/secret-1.0.jar.sha1",
+            f"{secret}/maven-metadata.xml",
+            f"{secret}/maven-metadata.xml.md5",
+            f"{secret}/1.1-SNAPSHOT/maven-metadata.xml",
+            f"{secret}/1.1-SNAPSHOT/secret-1.1-SNAPSHOT.jar",
+            f"{secret}/1.1-SNAPSHOT/secret-1.1-SNAPSHOT.jar.sha1",
+            ".meta/prefixes.txt",
+        ):
+            assert await status(where, path) == 403, path
+        assert await status(where, f"{APP}/1.0/app-1.0.jar") == 200
+        assert await status(where, f"{APP}/maven-metadata.xml.sha1") == 200
+        response, _ = await bench.world.ask(where, "/org/example/", caller=bob)
+        page = (await body_of(response)).decode()
+        assert 'href="app/"' in page
+        assert "secret" not in page
+
+
+async def test_a_group_within_a_group_answers_as_one(bench: Bench) -> None:
+    lib, base = "org/other/lib", "org/other/lib/1.1-SNAPSHOT"
+    outer = Group("outer", Maven(), (bench.all, bench.world.proxy("three", upstream=FakeUpstream(), form=Maven())))
+    bench.serve(f"{lib}/maven-metadata.xml", listing("1.0", artifact="lib", group="org.other"))
+    bench.serve(f"{lib}/maven-metadata.xml", listing("1.1-SNAPSHOT", artifact="lib", group="org.other"), number=1)
+    value = "1.1-20240103.000000-2"
+    for number, told in enumerate((BUILD, value)):
+        made = metadata.Build("", "jar", told, told[4:].partition("-")[0].replace(".", ""))
+        said = metadata.Metadata("org.other", "lib", "1.1-SNAPSHOT", builds=(made,))
+        bench.serve(f"{base}/maven-metadata.xml", metadata.render(said), number=number)
+        bench.serve(f"{base}/lib-{told}.jar", jar(told), number=number)
+    assert await bench.versions(outer, lib) == ("1.0", "1.1-SNAPSHOT")
+    assert await bench.read(outer, f"{base}/lib-1.1-SNAPSHOT.jar") == (200, jar(value))
+    assert await bench.read(outer, f"{base}/lib-{BUILD}.jar") == (200, jar(BUILD))
+    both = await bench.read(outer, f"{lib}/maven-metadata.xml")
+    assert await bench.read(outer, f"{lib}/maven-metadata.xml.sha1") == (
+        200,
+        hashlib.sha1(both[1]).hexdigest().encode(),
+    )
+
+
+async def test_a_version_is_deleted_by_the_api_as_by_its_clients(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.jar", jar())
+    await bench.deploy(f"{APP}/1.1/app-1.1.jar", jar())
+    path = bench.own.format.path_of(APP, "1.0")
+    assert (await bench.world.send(bench.own, "DELETE", path, caller=ALICE)).status == 204
+    assert await bench.versions(bench.own) == ("1.1",)
