@@ -17,7 +17,7 @@ import trio
 
 from kit.deploys import PACKAGE, SNAPSHOT, Line, command, deploy_build, deploy_release
 from kit.http import head
-from kit.maven import jar, pom, sums
+from kit.maven import jar, listing, pom, sums
 from kit.servers import Mxart, mxart
 from mxart.repos.maven import metadata
 from mxart.repos.maven.metadata import Metadata
@@ -147,8 +147,8 @@ async def test_forty_builds_of_a_snapshot_at_once_are_all_there(tmp_path: Path, 
                 for _ in range(2):
                     nursery.start_soon(watch)
             async with deployers.line() as line:
-                listing = await line.ask("GET", f"{PACKAGE}/{SNAPSHOT}/")
-                names = [part.split(b'"')[0].decode() for part in listing.body.split(b'href="')[1:]]
+                page = await line.ask("GET", f"{PACKAGE}/{SNAPSHOT}/")
+                names = [part.split(b'"')[0].decode() for part in page.body.split(b'href="')[1:]]
                 jars = [name for name in names if name.endswith(".jar")]
                 if what == "build":
                     assert sorted(jars) == sorted(f"app-{value}.jar" for value in deployers.acknowledged)
@@ -285,3 +285,34 @@ async def test_old_builds_go_by_the_rules_and_the_lists_are_right_at_once(tmp_pa
             assert (await deploy_build(line, "20240101.120009")).endswith("-5")
             assert (await line.ask("DELETE", f"{PACKAGE}/{SNAPSHOT}/")).status == 204
             assert (await deploy_build(line, "20240101.120010")).endswith("-6")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_deploy_that_is_held_outlives_a_collection_and_a_kill_and_is_seen_as_a_whole(
+    tmp_path: Path, *, killed: bool
+) -> None:
+    server = Mxart(tmp_path, OWN + "staging = true\n", workers=2)
+    password = (server.data / "admin-password").read_text().strip()
+    base, data = f"{PACKAGE}/1.0/app-1.0", {".jar": jar(), ".pom": pom(), "-big.bin": bytes(range(256)) * 2000}
+    with trio.fail_after(60):
+        async with Line(server.port, password) as line:
+            for end, body in data.items():
+                await line.put(f"{base}{end}", body)
+                assert (await line.ask("GET", f"{base}{end}")).status == 404
+        options = ["--config", str(tmp_path / "mxart.toml"), "--data", str(server.data)]
+        told = await trio.run_process(
+            [sys.executable, "-m", "mxart", *options, "gc", "--grace", "0"], capture_stdout=True
+        )
+        assert b"the configuration has not" not in told.stdout
+        if killed:
+            server.service.kill()
+            server = Mxart(tmp_path, OWN + "staging = true\n", workers=2)
+        async with Line(server.port, password) as line:
+            assert (await line.ask("GET", LIST)).status == 404
+            await line.put(LIST, listing("1.0"))
+            for end, body in data.items():
+                await check_file(line, f"{base}{end}", body)
+            found = await read(line, LIST)
+            assert found is not None
+            assert found.versions == ("1.0",)
+    server.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from xml.sax.saxutils import escape
+from html import escape
 
 from msgspec import Struct
 
@@ -141,7 +141,7 @@ def render(metadata: Metadata) -> bytes:
 
     def put(depth: int, name: str, text: str) -> None:
         if text:
-            lines.append(f"{'  ' * depth}<{name}>{escape(text)}</{name}>")
+            lines.append(f"{'  ' * depth}<{name}>{escape(text, quote=False)}</{name}>")
 
     put(1, "groupId", metadata.group)
     put(1, "artifactId", metadata.artifact)

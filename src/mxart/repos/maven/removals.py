@@ -23,7 +23,11 @@ def remove(operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
     """See roles.Assembling."""
     place = read(operation.path)
     if isinstance(place, FilePath):
-        return place.package, _change(_file(place, view, spot), place.package, view, spot)
+        going = _file(place, view, spot)
+        names = {record.path for record in going}
+        beside = view.below(spot.repository, place.directory)
+        left = [record for record in beside if record.package == place.package and record.path not in names]
+        return place.package, _change(going, left, view, spot)
     if not isinstance(place, DirectoryPath):
         raise MethodNotAllowed(
             f"{place} is computed: it goes with what it is about", subject="route", headers=(("allow", "GET, HEAD"),)
@@ -37,9 +41,9 @@ def remove(operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
         message = f"{shown(path)} is a version and an artifact as well: delete what is in one of them by itself"
         raise Conflict(message, subject="file")
     if artifact:
-        return path, _change(artifact, path, view, spot)
+        return path, _change(artifact, (), view, spot)
     if version:
-        return package, _change(version, package, view, spot)
+        return package, _change(version, (), view, spot)
     if below:
         groups = f"{shown(path)} is a group of {len({record.package for record in below})} artifacts"
         raise MethodNotAllowed(f"{groups}: delete each of them", subject="route", headers=(("allow", "GET, HEAD"),))
@@ -57,23 +61,26 @@ def _file(place: FilePath, view: View, spot: Spot) -> list[FileRecord]:
     return records
 
 
-def _change(records: Sequence[FileRecord], package: str, view: View, spot: Spot) -> Change:
-    """These go, all of one package, and the names of versions that lose their last file."""
-    here = spot.repository
+def _change(records: Sequence[FileRecord], left: Sequence[FileRecord], view: View, spot: Spot) -> Change:
+    """These go, all of one package, and the names of versions that lose their last file.
+
+    `left` is what stays of their versions.
+    """
+    here, package = spot.repository, records[0].package
     paths = [path for record in records if isinstance(path := read(record.path), FilePath)]
     gone = {record.path for record in records}
     tags: list[tuple[str, FileRecord]] = []
     notes = list(forgotten(paths, view, here))
+    versions = set()
     for directory in dict.fromkeys(path.directory for path in paths):
         version = directory.rpartition("/")[2]
-        kept = [record for record in view.below(here, directory) if record.package == package]
-        left = [record for record in kept if record.path not in gone]
         tag = view.tag(here, package, version)
         if not left:
             gone.add(directory)
+            versions.add(version)
         elif tag is None or tag.digest not in {record.digest for record in left}:
             tags.append((version, replace(_foremost(left), path=directory)))
-    if all(record.path in gone for record in view.below(here, package) if record.package == package):
+    if versions and versions.issuperset(tag.name for tag in view.tags(here, package)):
         group, _, artifact = package.rpartition("/")
         if f"{PLUGIN}{artifact}" in view.notes(here, group):
             notes.append(Note(here, group, f"{PLUGIN}{artifact}", ""))
