@@ -301,6 +301,20 @@ async def test_after_a_kill_the_log_goes_on_where_it_was(world: World, room: Pat
         mxart_command(again, "go", "sumdb", "--check")
 
 
+async def test_what_setup_prints_is_all_that_a_go_command_needs(world: World, room: Path) -> None:
+    """Its lines are taken as a shell of the user's takes them."""
+    with mxart(room / "mxart", world.served(), tls=True) as server:
+        assert (await Publisher(server).put(OURS)).status == 201
+        printed = mxart_command(server, "setup", "go", "--url", server.url)
+        lines = "\n".join(line for line in printed.splitlines() if line.startswith("export "))
+        shell = ["sh", "-c", f'{lines}\nprintf \'%s\\n\' "$GOPROXY" "$GOSUMDB"']
+        told = (await trio.run_process(shell, capture_stdout=True)).stdout.decode().splitlines()
+        assert told == [f"{server.url}/go", gosumdb(server)]
+        go = GoCommand(room / "client", told[0], server.ca, GOSUMDB=told[1])
+        go.requires(OURS)
+        assert len(await trio.to_thread.run_sync(go.download, "all")) == 6
+
+
 def test_the_key_is_there_once_the_server_has_started(room: Path) -> None:
     command = [sys.executable, "-m", "mxart", "--data", str(room / "data"), "go", "sumdb"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

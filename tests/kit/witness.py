@@ -42,10 +42,14 @@ class Witness:
         return f"{text.decode()}\n"
 
     async def latest(self) -> int:
-        """The size of the newest tree, which continues all others."""
+        """The size of the newest tree, which continues all others. Nobody looks anything up meanwhile."""
         got = await self.get("latest")
         assert got.status == 200, got
-        return len(await self._see(got.body))
+        before = max(self.seen, default=0)
+        size = len(await self._see(got.body))
+        if size < before:
+            raise Forked(f"the tree had {before} records, and now it has {size}")
+        return size
 
     async def _see(self, note: bytes) -> list[bytes]:
         """The hashes of the records of a signed tree."""

@@ -119,8 +119,9 @@ class Sums:
         if asked.module and asked.module in self._private:
             patterns = ",".join(self._private.patterns)
             raise Forbidden(
-                f"{asked.module} is private here, and its name is told to no checksum database:"
-                f" set GONOSUMDB={patterns} (GOPRIVATE would lead the go command past this server, too)",
+                f"{asked.module} is private here, and its name is told to no checksum database but this server's own"
+                f" (`mxart setup go` prints its GOSUMDB): else set GONOSUMDB={patterns}"
+                " (GOPRIVATE would lead the go command past this server, too)",
                 subject="sumdb",
             )
         if asked.database != self._name:

@@ -68,7 +68,7 @@ class Server(Struct, frozen=True):
     claimed: tuple[str, ...] = ()
     modules: str = ""
     own_modules: bool = False
-    private: tuple[str, ...] = ()  # patterns of modules that come from git
+    private: tuple[str, ...] = ()  # patterns of modules that belong to repositories here
     sumdb: str = ""
     artifacts: Artifacts | None = None
 
