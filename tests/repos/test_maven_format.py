@@ -158,6 +158,26 @@ async def test_versions_are_told_in_mavens_order_and_never_in_part(bench: Bench)
     assert (await bench.read(bench.own, "org/example/other/maven-metadata.xml"))[0] == 404
 
 
+async def test_a_list_that_changed_within_the_second_is_another_one(bench: Bench) -> None:
+    await bench.deploy(f"{APP}/1.0/app-1.0.pom", pom())
+    first = await bench.get(bench.own, f"{APP}/maven-metadata.xml")
+    since, etag = first.headers.get("last-modified") or "", first.headers.get("etag") or ""
+    assert since
+    same = await bench.get(
+        bench.own, f"{APP}/maven-metadata.xml", ("if-none-match", etag), ("if-modified-since", since)
+    )
+    assert same.status == 304
+    await bench.deploy(f"{APP}/1.1/app-1.1.pom", pom(version="1.1"))
+    again = await bench.get(bench.own, f"{APP}/maven-metadata.xml", ("if-modified-since", since))
+    assert again.status == 200
+    assert metadata.parse(await body_of(again)).versions == ("1.0", "1.1")
+    bench.world.clock.forward(100)
+    await bench.deploy(f"{APP}/1.2/app-1.2.pom", pom(version="1.2"))
+    since = (await bench.get(bench.own, f"{APP}/maven-metadata.xml")).headers.get("last-modified") or ""
+    assert (await bench.world.send(bench.own, "DELETE", f"/{APP}/1.2/", caller=ALICE)).status == 204
+    assert (await bench.get(bench.own, f"{APP}/maven-metadata.xml", ("if-modified-since", since))).status == 200
+
+
 async def test_a_snapshot_by_its_build_and_by_its_name(bench: Bench) -> None:
     base = f"{APP}/1.1-SNAPSHOT"
     newer = "1.1-20240103.000000-2"

@@ -88,11 +88,18 @@ def _described(repository: Repository, operation: Index, indexed: Indexed) -> Fo
     return _found(indexed.data, digest, fields, etag, last_modified, indexed.warning)
 
 
+_DIVIDING = ("range", "if-range", "if-modified-since", "if-unmodified-since")
+
+
 def undivided(request: Request) -> Request:
-    """The request without its wish for a part: of an index, the next one may be another's."""
-    if "range" not in request.headers:
+    """The request without its wish for a part: of an index, the next one may be another's.
+
+    And without conditions on times: an index changes twice within a second, and becomes older when something of it is
+    deleted.  Its entity tag tells (RFC 9110 section 8.8.2.2).
+    """
+    if not any(name in _DIVIDING for name, _ in request.headers):
         return request
-    return msgspec.structs.replace(request, headers=request.headers.without("range", "if-range"))
+    return msgspec.structs.replace(request, headers=request.headers.without(*_DIVIDING))
 
 
 async def alias_found(repository: Repository, operation: Alias, request: Request, caller: Caller) -> Found:
