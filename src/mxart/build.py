@@ -23,8 +23,8 @@ from mxart.repos.go.format import Go
 from mxart.repos.go.sums import Database, Private
 from mxart.repos.group import Group, building_order
 from mxart.repos.local import Local
+from mxart.repos.maven.closed import Closed, Groups
 from mxart.repos.maven.format import Maven
-from mxart.repos.maven.private import Groups
 from mxart.repos.oci.format import Oci
 from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
@@ -77,7 +77,7 @@ class Trust(Struct, frozen=True):
     credentials: Mapping[str, Credentials]
     sums: Mapping[str, tuple[Database | None, Private]]  # of Go proxies
     vcs: Mapping[str, VcsTrust]
-    private: Mapping[str, Groups]  # of Maven's
+    closed: Mapping[str, Closed]  # of Maven's
     modules: Mapping[str, Private]  # of Go's, local ones and proxies
 
     @classmethod
@@ -88,7 +88,7 @@ class Trust(Struct, frozen=True):
         credentials: dict[str, Credentials] = {}
         sums: dict[str, tuple[Database | None, Private]] = {}
         vcs: dict[str, VcsTrust] = {}
-        private: dict[str, Groups] = {}
+        closed: dict[str, Closed] = {}
         modules: dict[str, Private] = {}
         for name, settings in config.repositories.items():
             if settings.kind == "vcs":
@@ -107,7 +107,7 @@ class Trust(Struct, frozen=True):
             if settings.format == "go":
                 sums[name] = _sums(name, settings)
             if settings.format == "maven":
-                private[name] = _groups(name, settings)
+                closed[name] = _closed(name, settings)
             tls[name] = by_file[settings.ca_file]
             credentials[name] = Credentials(
                 settings.username,
@@ -118,7 +118,7 @@ class Trust(Struct, frozen=True):
             ClientTls(config.replicate.ca_file)  # that it can be read is known at start, not at the first copy
         except ConfigError as error:
             raise ConfigError(f"replicate.ca_file: {error}") from None
-        return cls(tls, credentials, sums, vcs, private, modules)
+        return cls(tls, credentials, sums, vcs, closed, modules)
 
 
 def _sums(name: str, settings: Settings) -> tuple[Database | None, Private]:
@@ -139,9 +139,9 @@ def _modules(name: str, settings: Settings) -> Private:
         raise ConfigError(f"repository.{name}.modules: {error}") from None
 
 
-def _groups(name: str, settings: Settings) -> Groups:
+def _closed(name: str, settings: Settings) -> Closed:
     try:
-        return Groups(settings.private)
+        return Closed(Groups(settings.private), settings.policy)
     except ValueError as error:
         raise ConfigError(f"repository.{name}.private: {error}") from None
 
@@ -282,7 +282,7 @@ class Parts:
             origin=origin,
             rules=rules,
             verifier=verifier,
-            private=self._trust.private[name].hold if settings.private and settings.format == "maven" else None,
+            closed=self._trust.closed.get(name),
         )
 
     def _verifier(self, settings: Settings, asking: Asking) -> Verifier | None:

@@ -147,11 +147,12 @@ class Repository(_Table, frozen=True):
     # servers know us by
     urls: dict[str, str] = {}
     login: tuple[GitLogin, ...] = ()
+    # maven, proxy and local: which versions are asked of this upstream, or may be deployed
+    policy: Literal["releases", "snapshots", "mixed"] = "mixed"
     max_bytes: int | str | None = None  # above this the least recently used goes
     # local
     quota: int | str | None = None  # bytes of distinct files; what would exceed it is refused
     retention: tuple[Retention, ...] = ()
-    policy: Literal["releases", "snapshots", "mixed"] = "mixed"  # maven: which versions may be deployed
     staging: bool = False  # maven: a deploy is seen when all of it is there: when its list of versions comes
     # group
     members: tuple[str, ...] = ()
@@ -372,7 +373,7 @@ def _maven() -> tuple[Repository, ...]:
     releases = Repository(name="maven-releases", format="maven", kind="local", policy="releases")
     snapshots = Repository(name="maven-snapshots", format="maven", kind="local", policy="snapshots")
     url = "https://repo.maven.apache.org/maven2"
-    central = Repository(name="maven-central", format="maven", kind="proxy", upstream=url)
+    central = Repository(name="maven-central", format="maven", kind="proxy", upstream=url, policy="releases")
     targets = (releases.name, snapshots.name)
     members = (*targets, central.name)
     group = Repository(name="maven", format="maven", kind="group", members=members, publish_to=targets, path="/maven")

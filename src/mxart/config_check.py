@@ -184,11 +184,10 @@ def _particular(place: str, repository: Repository) -> Iterator[Fault]:
         yield f"{place}.sumdb", "only a proxy of Go modules is told of a checksum database"
     if repository.private and (repository.format not in ("go", "maven") or repository.kind != "proxy"):
         yield f"{place}.private", f"what an upstream may not hear of is told to a proxy of go or maven; this is {what}"
-    if (repository.format, repository.kind) != ("maven", "local"):
-        if repository.policy != "mixed":
-            yield f"{place}.policy", f"releases and snapshots are told apart by a local of maven; this is {what}"
-        if repository.staging:
-            yield f"{place}.staging", f"deploys are staged by a local of maven; this is {what}"
+    if repository.policy != "mixed" and (repository.format != "maven" or repository.kind not in ("local", "proxy")):
+        yield f"{place}.policy", f"releases and snapshots are told apart by a local or proxy of maven; this is {what}"
+    if repository.staging and (repository.format, repository.kind) != ("maven", "local"):
+        yield f"{place}.staging", f"deploys are staged by a local of maven; this is {what}"
     if len(repository.targets) > 1 and repository.format != "maven":
         message = "name one member: only of maven's one may take releases, and another one snapshots"
         yield f"{place}.publish_to", message

@@ -15,8 +15,9 @@ from mxart.repos.answers import answer
 from mxart.repos.base import Repository
 from mxart.repos.group import Group
 from mxart.repos.local import Local
+from mxart.repos.maven.closed import Closed, Groups
 from mxart.repos.maven.format import Maven
-from mxart.repos.maven.private import Groups
+from mxart.repos.maven.writes import Policy
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Remote, Rules
 from mxart.repos.stock import Shelf
@@ -35,7 +36,7 @@ def hexed(algorithm: str, data: bytes) -> str:
 class Bench:
     """A proxy of one upstream, whose files are verified; what is private is not asked of it."""
 
-    def __init__(self, world: World, *private: str) -> None:
+    def __init__(self, world: World, *private: str, policy: Policy = "mixed") -> None:
         self.world = world
         self.upstream = FakeUpstream()
         form, rules = Maven(), Rules(ttl=100.0, negative_ttl=50.0)
@@ -52,7 +53,7 @@ class Bench:
             rules=rules,
             clock=world.clock,
             verifier=UpstreamSums(remote),
-            private=Groups(private).hold if private else None,
+            closed=Closed(Groups(private), policy),
         )
 
     def serve(self, path: str, data: bytes, *fields: tuple[str, str]) -> Answer:
@@ -228,6 +229,31 @@ async def test_what_a_proxy_kept_of_a_group_that_became_private_is_not_served(nu
     before.serve(POM_PATH, pom(), ("x-checksum-sha1", hexed("sha1", pom())))
     assert (await before.get(POM_PATH))[0] == 200
     assert (await after.get(POM_PATH))[0] == 404
+
+
+async def test_an_upstream_of_releases_is_asked_for_no_snapshots(nursery: trio.Nursery) -> None:
+    bench = Bench(World(nursery), policy="releases")
+    own = Local("own", Maven("snapshots"), bench.world.stock, bench.world.clock)
+    both = Group("both", Maven(), (own, bench.central))
+    bench.upstream.trouble = UpstreamUnavailable("it is down")
+    folder = f"{APP}/1.1-SNAPSHOT"
+    paths = ("maven-metadata.xml", "app-1.1-SNAPSHOT.pom", "app-1.1-20240102.030405-1.pom", "app-1.1-SNAPSHOT.jar.sha1")
+    for path in paths:
+        for where in (bench.central, both):  # so a first deploy, which asks for the list, needs no upstream
+            assert (await bench.get(f"{folder}/{path}", where))[0] == 404
+    assert b"releases only" in (await bench.get(f"{folder}/{paths[0]}"))[1]
+    assert not bench.upstream.asked
+    assert (await bench.get(POM_PATH))[0] == (await bench.get(f"{APP}/maven-metadata.xml"))[0] == 503
+    assert len(bench.upstream.asked) == 2
+
+
+async def test_an_upstream_of_snapshots_is_asked_for_no_releases(nursery: trio.Nursery) -> None:
+    bench = Bench(World(nursery), policy="snapshots")
+    assert (await bench.get(POM_PATH))[0] == (await bench.get(PATH))[0] == 404
+    assert not bench.upstream.asked
+    for path in (f"{APP}/maven-metadata.xml", f"{APP}/1.1-SNAPSHOT/maven-metadata.xml", ".meta/prefixes.txt"):
+        assert (await bench.get(path))[0] == 404
+    assert len(bench.upstream.asked) == 3
 
 
 @pytest.mark.parametrize("pattern", ["com/example", "com..example", "*", ".*", "com.**", "com. example", "**.x"])

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from mxart.repos.operations import Indexed
 
-_MAX_BYTES = 16 << 20
+_MAX_BYTES = 4 << 20
 _ENTRY_COST = 1024
 
 

@@ -29,6 +29,7 @@ from mxart.repos.operations import (
     Indexed,
     Listed,
     Listing,
+    Read,
     Referred,
     Referrers,
 )
@@ -40,7 +41,7 @@ from mxart.store.base import Origin
 from mxart.upstream.base import Ask, Upstream
 
 _MEMORY = 1 << 20
-_MAX_KEEPING = 10_000
+_MAX_KEEPING = 4096
 
 
 class Proxy:
@@ -48,8 +49,8 @@ class Proxy:
 
     `nursery` is the server's: what it runs outlives the requests that caused it.  `origin` makes the
     origin of a download from the question to upstream.  `verifier` is asked about what upstream sent, before it is kept
-    or served, where the format tells a checksum of it.  `private` tells which packages are the team's own: upstream is
-    never asked for them, and nothing that it may have sent of them is served.
+    or served, where the format tells a checksum of it.  `closed` tells why upstream is never asked for something, and
+    what it may have sent of it is not served; "" where it is.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class Proxy:
         rules: Rules = Rules(),  # noqa: B008 frozen
         clock: Callable[[], float] = time.time,
         verifier: Verifier | None = None,
-        private: Callable[[str], bool] | None = None,
+        closed: Callable[[Read], str] | None = None,
     ) -> None:
         self.name = name
-        self._private = private
+        self._closed = closed
         self.format = format
         self.site = upstream.site if rules.relay != "never" else ""
         shelf = Shelf(name, format, stock)
@@ -160,9 +161,8 @@ class Proxy:
     def _adopted(self, operation: AnyRead) -> AnyRead:
         """In upstream's names, if it may be asked for this at all."""
         adopted = self.format.adopt(operation)
-        if self._private is not None and self._private(adopted.package):
-            message = f"{adopted.package} is private here: no upstream is asked for it"
-            raise NotFound(message, subject=adopted.subject)
+        if self._closed is not None and (why := self._closed(adopted)):
+            raise NotFound(f"{self.name} has no {adopted.path}: {why}", subject=adopted.subject)
         return adopted
 
     def _may_fetch(self, operation: File | Listing | Referrers, caller: Caller) -> bool:

@@ -1,10 +1,18 @@
-"""Groups that are a team's own: no upstream hears of them, or can put bytes of its own under their names. Pure."""
+"""What an upstream is not asked for: a team's own groups, and versions that it does not hold. Pure.
+
+So it hears of no private name, can put no bytes of its own under one, and is in nobody's way who publishes there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from mxart.patterns import PathPattern
+from mxart.repos.maven.coordinates import FilePath, MetadataPath
+from mxart.repos.maven.requests import read
+from mxart.repos.maven.versions import is_base_snapshot
+from mxart.repos.maven.writes import Policy
+from mxart.repos.operations import Read
 
 _BELOW = ".*"
 
@@ -26,6 +34,26 @@ class Groups:
                 self._known.clear()
             known = self._known[package] = any(path.matches(package) for path in self._paths)
         return known
+
+
+class Closed:
+    """What a proxy is closed to: these groups, and what its policy excludes. See repos.proxy.Proxy."""
+
+    def __init__(self, groups: Groups, policy: Policy = "mixed") -> None:
+        self._groups = groups
+        self._policy = policy
+
+    def __call__(self, operation: Read) -> str:
+        """Why upstream is not asked for this; "" if it may be."""
+        if self._groups.patterns and self._groups.hold(operation.package):
+            return f"{operation.package} is private here: no upstream is asked for it"
+        if self._policy == "mixed":
+            return ""
+        place = read(operation.path)
+        version = place.version if isinstance(place, FilePath | MetadataPath) else ""
+        if not version or is_base_snapshot(version) == (self._policy == "snapshots"):
+            return ""
+        return f"its upstream is asked for {self._policy} only, and {version} is none"
 
 
 def _paths(pattern: str) -> tuple[PathPattern, ...]:
