@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -146,6 +149,16 @@ class ModuleServer:
     def file(self, module: Module, kind: str) -> Path:
         """Where a file of a version lies, to be changed."""
         return self.tree / f"{module.base}.{kind}"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile it takes connections and questions, and answers none."""
+        assert self._service is not None
+        os.killpg(self._service.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._service.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Idempotent."""
