@@ -40,7 +40,8 @@ LOGIN = "[[repository.corp.login]]\n"
         (VCS + LOGIN + 'ca_file="ca.pem"', "login[0].ca_file", "write the whole path"),
         (VCS + LOGIN + 'known_hosts_file="/a\\"b"', "login[0].known_hosts_file", "ssh takes no file"),
         (VCS + LOGIN + 'key="/key"', "repository.corp", "known here: hosts"),
-        ('[repository.l]\nformat="go"\nkind="local"\nmodules=["a.test"]', "repository.l.modules", 'kind = "vcs"'),
+        ('[repository.l]\nformat="oci"\nkind="local"\nmodules=["a.test"]', "repository.l.modules", "a local of oci"),
+        ('[repository.l]\nformat="go"\nkind="local"\nurls={a="b"}', "repository.l.urls", 'kind = "vcs"'),
         (
             VCS + '[repository.g]\nformat="go"\nkind="group"\nmembers=["corp"]\npublish_to="corp"',
             "repository.g.publish_to",
