@@ -12,7 +12,7 @@ from msgspec import structs
 
 from mxart.config import Config, parse_size
 from mxart.errors import MxartError
-from mxart.repos.maven.builds import BUILDS
+from mxart.repos.maven.versions import BUILDS
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.paths import DataPaths, stores
 from mxart.store.quotas import Quotas

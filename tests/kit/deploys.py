@@ -86,8 +86,9 @@ async def deploy_build(line: Line, stamp: str) -> str:
     base = f"{PACKAGE}/{SNAPSHOT}/app-{value}"
     await line.put(f"{base}.jar", jar(value))
     await line.put(f"{base}.pom", pom(version=SNAPSHOT, mark=value))
-    sent = f"<metadata><artifactId>app</artifactId><version>{SNAPSHOT}</version></metadata>"
-    await line.put(path, sent.encode())
+    snapshot = f"<snapshot><timestamp>{stamp}</timestamp><buildNumber>{number + 1}</buildNumber></snapshot>"
+    said = f"<artifactId>app</artifactId><version>{SNAPSHOT}</version><versioning>{snapshot}</versioning>"
+    await line.put(path, f"<metadata>{said}</metadata>".encode())
     await _finish(line, f"{PACKAGE}/maven-metadata.xml", SNAPSHOT)
     return value
 

@@ -15,9 +15,10 @@ from mxart.config import Retention
 from mxart.digest import Digest
 from mxart.errors import Conflict, NotFound
 from mxart.repos.maven import media, metadata
-from mxart.repos.maven.builds import BUILDS, HIGHEST
+from mxart.repos.maven.builds import HIGHEST
 from mxart.repos.maven.coordinates import FilePath, file_path
 from mxart.repos.maven.indexes import Indexes
+from mxart.repos.maven.versions import BUILDS
 from mxart.repos.maven.writes import MAX_FILE, Deploys
 from mxart.repos.operations import Index
 from mxart.repos.publishing import Release, Removal, Spot

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from kit.space import CACHE, DAY, NOW, Warehouse
 from mxart.config import Retention
 from mxart.digest import Digest
-from mxart.repos.maven.builds import BUILDS
+from mxart.repos.maven.versions import BUILDS
 from mxart.store.base import FileRecord
 from mxart.store.changes import Change, Note
 from mxart.store.changing import SqliteChanges

@@ -114,11 +114,3 @@ def _value(path: FilePath, own: str) -> str:
 
 def _number(own: str) -> int:
     return int(own.rpartition("-")[2])
-
-
-BUILDS = (
-    r".*/(?P<version>(?P<begin>(?:[^/]*-)?)SNAPSHOT)/[^/]*?-(?P=begin)"
-    r"(?P<time>[0-9]{8}\.[0-9]{6})-(?P<number>[0-9]{1,9})"
-    r"(?P<kind>[-.][^/]*?)(?:\.asc|\.sigstore(?:\.json)?|\.minisig)?\Z"
-)
-"""The paths of files that belong to builds, as retention counts them (store.space.builds)."""

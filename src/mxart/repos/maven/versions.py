@@ -15,6 +15,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 SNAPSHOT = "SNAPSHOT"
+BUILDS = (
+    r".*/(?P<version>(?P<begin>(?:[^/]*-)?)SNAPSHOT)/[^/]*?-(?P=begin)"
+    r"(?P<time>[0-9]{8}\.[0-9]{6})-(?P<number>[0-9]{1,9})"
+    r"(?P<kind>[-.][^/]*?)(?:\.asc|\.sigstore(?:\.json)?|\.minisig)?\Z"
+)
+"""The paths of files that belong to builds, as retention counts them (store.space.builds)."""
 _TIMESTAMPED = re.compile(r"(?P<begin>(?:.*-)?)(?P<time>[0-9]{8}\.[0-9]{6})-(?P<build>[1-9][0-9]{0,8})\Z", re.DOTALL)
 _TOKEN = re.compile(r"[.-]|[0-9]+|[^.0-9-]+")
 
