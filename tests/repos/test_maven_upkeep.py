@@ -15,7 +15,7 @@ from mxart.config import Retention
 from mxart.digest import Digest
 from mxart.errors import Conflict, NotFound
 from mxart.repos.maven import media, metadata
-from mxart.repos.maven.builds import HIGHEST
+from mxart.repos.maven.builds import HIGHEST, MAX_BUILD, told
 from mxart.repos.maven.coordinates import FilePath, file_path
 from mxart.repos.maven.indexes import Indexes
 from mxart.repos.maven.versions import BUILDS
@@ -106,7 +106,9 @@ class House:
         path = f"{PACKAGE}/2-SNAPSHOT/maven-metadata.xml"
         composed = Indexes().compose(Index(PACKAGE, path, "metadata"), view, "own")
         said = metadata.parse(composed[0]) if composed is not None else metadata.Metadata()
-        builds = [found for found in by_version.get("2-SNAPSHOT", ()) if found.build is not None]
+        complete = told(view, "own", f"{PACKAGE}/2-SNAPSHOT") or MAX_BUILD
+        files = by_version.get("2-SNAPSHOT", ())
+        builds = [found for found in files if found.build is not None and found.build[1] <= complete]
         for build in said.builds:
             assert any((found.value, found.extension) == (build.value, build.extension) for found in builds)
         assert {(found.classifier, found.extension) for found in builds} == {
