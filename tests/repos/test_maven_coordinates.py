@@ -45,6 +45,8 @@ FILES = [
     ("1.1-SNAPSHOT/app-1.1-SNAPSHOT.jar", "1.1-SNAPSHOT", "1.1-SNAPSHOT", "", "jar"),
     ("1.1-SNAPSHOT/app-1.1-SNAPSHOT-tests.jar", "1.1-SNAPSHOT", "1.1-SNAPSHOT", "tests", "jar"),
     ("SNAPSHOT/app-SNAPSHOT.pom", "SNAPSHOT", "SNAPSHOT", "", "pom"),
+    ("master-SNAPSHOT/app-master-7d2306cde8-1.pom", "master-SNAPSHOT", "master-7d2306cde8-1", "", "pom"),
+    ("-SNAPSHOT/app--7d2306cde8-1-sources.jar", "-SNAPSHOT", "-7d2306cde8-1", "sources", "jar"),
     ("SNAPSHOT/app-20240102.030405-6.pom", "SNAPSHOT", "20240102.030405-6", "", "pom"),
 ]  # fmt: skip
 
@@ -56,7 +58,7 @@ def test_a_file_of_a_version(path: str, version: str, value: str, classifier: st
     assert found.package == APP
     assert found.directory == f"{APP}/{version}"
     assert found.is_alias == (value.endswith("SNAPSHOT"))
-    assert (found.build is not None) == (value != version)
+    assert (found.build is not None) == (value != version and "7d2306cde8" not in value)
 
 
 def test_a_build_of_a_snapshot() -> None:

@@ -371,6 +371,20 @@ async def test_a_snapshots_name_is_asked_for_by_its_build(bench: Bench) -> None:
     assert f"GET {base}/app-1.1-SNAPSHOT.jar" not in bench.upstreams[0].asked
 
 
+async def test_builds_may_be_commits_where_an_upstream_builds_what_it_is_asked_for(bench: Bench) -> None:
+    """As jitpack.io: its list names a commit instead of a time, and itself by the build."""
+    base, value = "com/github/shamoh/tool/master-SNAPSHOT", "master-7d2306cde8-1"
+    snapshot = "<snapshot><timestamp>7d2306cde8</timestamp><buildNumber>1</buildNumber></snapshot>"
+    told = f"<metadata><version>{value}</version><versioning>{snapshot}</versioning></metadata>".encode()
+    bench.serve(f"{base}/maven-metadata.xml", told)
+    bench.serve(f"{base}/tool-{value}.jar", jar())
+    assert await bench.read(bench.mirrors[0], f"{base}/tool-master-SNAPSHOT.jar") == (200, jar())
+    assert await bench.read(bench.mirrors[0], f"{base}/tool-{value}.jar") == (200, jar())
+    refused = await bench.world.send(bench.own, "PUT", f"/{base}/tool-{value}.jar", jar(), caller=ALICE)
+    assert refused.status == 400
+    assert b"is no build of master-SNAPSHOT" in await body_of(refused)
+
+
 @pytest.mark.parametrize(
     "value", ["../../../secret", "1.1-SNAPSHOT", "2.0-20240102.030405-1", "1.1", "", "x/1.1-20240102.030405-1"]
 )

@@ -39,6 +39,8 @@ MAX_SEGMENT = 255  # bytes: what a file system takes, so that a repository can b
 _SIGNS = frozenset("._-+~!$&'=@#^ ")
 _PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*\Z")  # nearly all of them
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# Where a time belongs servers that build what they are asked for have a commit (jitpack.io).
+_BUILD = r"(?:[0-9]{8}\.[0-9]{6}|g?[0-9a-f]{7,40})-[1-9][0-9]{0,8}"
 _SAFE = "/+~!$&'=@"  # what needs no escape in a path (RFC 3986 section 3.3)
 
 
@@ -235,7 +237,7 @@ def _file(path: str, segments: list[str]) -> FilePath | None:
     value = version
     if is_base_snapshot(version) and not _begins(rest, version):
         # `1.0-20240102.030405-6` stands for the SNAPSHOT of `1.0-SNAPSHOT`.
-        match = re.match(re.escape(version.removesuffix(SNAPSHOT)) + r"[0-9]{8}\.[0-9]{6}-[1-9][0-9]{0,8}", rest)
+        match = re.match(f"{re.escape(version.removesuffix(SNAPSHOT))}{_BUILD}", rest)
         if match is None:
             return None
         value = match[0]

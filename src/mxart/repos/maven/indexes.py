@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mxart.digest import Digest
+from mxart.errors import BadRequest
 from mxart.repos.maven import checksums, media, metadata, plugins, prefixes
 from mxart.repos.maven.builds import highest, told
 from mxart.repos.maven.checksums import fields
@@ -12,7 +13,6 @@ from mxart.repos.maven.coordinates import SIGNATURES, FilePath, MetadataPath
 from mxart.repos.maven.markup import BadMarkup
 from mxart.repos.maven.metadata import Metadata, Plugin
 from mxart.repos.maven.requests import file, read
-from mxart.repos.maven.versions import build_of
 from mxart.repos.operations import Alias, Document, File, Index
 from mxart.store.changes import View
 
@@ -52,11 +52,15 @@ class Aliases:
             value = _find(metadata.parse(data), place)
         except BadMarkup:
             return None
+        if value in ("", place.version):
+            return None
         # It is an upstream's word: it is taken only for a build of this very version.
-        build = build_of(value)
-        return (
-            file(place.as_version(value), head=alias.head) if build is not None and build[0] == place.version else None
-        )
+        made = place.as_version(value)
+        try:
+            found = read(made.path)
+        except BadRequest:
+            return None
+        return file(made, head=alias.head) if found == made else None
 
 
 class Sums:
@@ -81,11 +85,11 @@ def guarded(media_type: str) -> tuple[tuple[str, str], ...]:
 
 def _find(found: Metadata, place: FilePath) -> str:
     """The value of the newest such file. Not every list names signatures: they are beside what they sign."""
-    value = found.find(place.classifier, place.extension)
+    value = found.find(place.classifier, place.extension, place.version)
     signed = next(
         (place.extension.removesuffix(suffix) for suffix in SIGNATURES if place.extension.endswith(suffix)), ""
     )
-    return value or (found.find(place.classifier, signed) if signed else "")
+    return value or (found.find(place.classifier, signed, place.version) if signed else "")
 
 
 def _builds(place: MetadataPath, view: View, repository: str) -> tuple[Metadata, float] | None:

@@ -55,14 +55,17 @@ class Metadata(Struct, frozen=True):
     builds: tuple[Build, ...] = ()
     plugins: tuple[Plugin, ...] = ()
 
-    def find(self, classifier: str, extension: str) -> str:
-        """The version, with time and number, of the newest such file of a snapshot; "" if that is not told."""
+    def find(self, classifier: str, extension: str, version: str = "") -> str:
+        """The version, with time and number, of the newest such file of a snapshot; "" if that is not told.
+
+        `version` is the snapshot's, where that is known better.
+        """
         for build in self.builds:
             if (build.classifier, build.extension) == (classifier, extension):
                 return build.value
         if self.builds or not self.time or not self.number:
             return ""
-        return f"{self.version.removesuffix('SNAPSHOT')}{self.time}-{self.number}"
+        return f"{(version or self.version).removesuffix('SNAPSHOT')}{self.time}-{self.number}"
 
 
 _V = ("versioning",)

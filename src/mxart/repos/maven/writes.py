@@ -64,6 +64,10 @@ def parse(method: str, place: Place, headers: Headers) -> Write:
     _refuse_parts(headers)
     match place:
         case FilePath():
+            if place.is_snapshot and not place.is_alias and place.build is None:
+                right = f"{place.version.removesuffix('SNAPSHOT')}20240102.030405-6"
+                message = f"{shown(place.value)} is no build of {place.version}: those are called as {right}"
+                raise BadRequest(message, subject="version")
             most = MAX_SMALL if is_small(place.extension) else MAX_FILE
             return Release(place.package, place.path, "file", most, place.version, _sums(headers))
         case ChecksumPath():
