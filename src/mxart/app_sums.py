@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from mxart.config import Config
-from mxart.repos.own_keys import OwnKey, open_ledger
+from mxart.repos.own_keys import OwnKey, open_log
 from mxart.store.paths import DataPaths
 
 
@@ -18,6 +18,6 @@ def prepare_sums(config: Config) -> OwnKey | None:
         return None
     paths = DataPaths(config.data)
     key = OwnKey.open(paths.sumdb, config.go.sumdb_name)
-    with closing(open_ledger(paths.ledger)) as ledger:
-        key.check(ledger)
+    with closing(open_log(paths.sumdb_log)) as records:
+        key.check(records)
     return key

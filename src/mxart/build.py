@@ -28,7 +28,7 @@ from mxart.repos.maven.format import Maven
 from mxart.repos.oci.format import Oci
 from mxart.repos.oci.media import is_manifest
 from mxart.repos.oci.names import is_docker_hub
-from mxart.repos.own_keys import OwnKey, open_ledger
+from mxart.repos.own_keys import OwnKey, open_log
 from mxart.repos.own_sums import OwnSums
 from mxart.repos.owning import OwningProxy, owning
 from mxart.repos.proxy import Proxy
@@ -178,8 +178,8 @@ class Parts:
         self._behind = Behind()
         self._remotes: list[Remote | Hosts] = []
         self.dialer = dialer
-        ledger = DataPaths(config.data).ledger
-        self.own_sums = OwnSums(own_key, open_ledger(ledger)) if own_key is not None else None
+        place = DataPaths(config.data).sumdb_log
+        self.own_sums = OwnSums(own_key, open_log(place)) if own_key is not None else None
         self.repositories: dict[str, Repository] = {}
         self.indexes: dict[str, Index] = {}
         self.routes = Routes(

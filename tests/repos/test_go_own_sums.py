@@ -24,15 +24,15 @@ from mxart.repos.go.sums import Private, Record
 from mxart.repos.go.trees import Tree
 from mxart.repos.group import Group
 from mxart.repos.local import Local
-from mxart.repos.own_keys import OwnKey, open_ledger
+from mxart.repos.own_keys import OwnKey, open_log
 from mxart.repos.own_sums import OwnSums
 from mxart.repos.proxy import Proxy
 from mxart.repos.remote import Remote, Rules
 from mxart.repos.sources import Way
 from mxart.repos.stock import Shelf
 from mxart.repos.sums import NoSums, Sums
-from mxart.store.ledger import Ledger
 from mxart.store.published import Ensure, Publication
+from mxart.store.record_log import RecordLog
 
 NAME = "sum.example.test"
 UPSTREAM_SUMS = SignerKey.generate("sums.example.test")
@@ -44,11 +44,11 @@ ALICE = Caller(name="alice", grants=EVERYTHING)
 class Scene:
     """A local repository, a proxy whose upstream has a checksum database, one whose has none, and a group of all."""
 
-    def __init__(self, world: World, folder: Path, ledger: Ledger) -> None:
+    def __init__(self, world: World, folder: Path, records: RecordLog) -> None:
         self.world = world
-        self.ledger = ledger
+        self.records = records
         self.key = OwnKey.open(folder, NAME)
-        self.own = OwnSums(self.key, ledger, world.clock)
+        self.own = OwnSums(self.key, records, world.clock)
         world.deputy = self.own
         self.local = world.local(form=Go(), registrar=self.own)
         self.database = Database(signer=UPSTREAM_SUMS)
@@ -124,18 +124,18 @@ def lines(module: Module) -> str:
 
 @pytest.fixture
 def scene(nursery: trio.Nursery, tmp_path: Path) -> Iterator[Scene]:
-    with closing(open_ledger(tmp_path / "log.sqlite")) as ledger:
-        made = Scene(World(nursery), tmp_path, ledger)
+    with closing(open_log(tmp_path / "log.sqlite")) as records:
+        made = Scene(World(nursery), tmp_path, records)
         yield made
         assert made.world.blobs.opened == set()
 
 
 async def test_what_is_published_is_recorded_before_anybody_looks_it_up(scene: Scene) -> None:
     assert (await scene.put(ONE))[0] == 201
-    assert scene.ledger.size() == 1
+    assert scene.records.size() == 1
     for repository in (scene.local, scene.inner, scene.group):
         assert await scene.lookup(ONE, repository) == (200, lines(ONE))
-    assert scene.ledger.size() == 1
+    assert scene.records.size() == 1
     assert scene.upstream.asked == []
     assert scene.believed.asked == []
 
@@ -158,7 +158,7 @@ async def test_what_nobody_vouches_for_is_measured_once(scene: Scene) -> None:
         assert found == [(200, lines(module))] * 12
         zips = [path for path in upstream.asked if path.endswith(".zip") and module.base.split("/@v/")[1] in path]
         assert len(zips) == 1
-    assert scene.ledger.size() == 2
+    assert scene.records.size() == 2
     assert not [path for path in scene.direct.asked if "ecret" in path]
 
 
@@ -177,7 +177,7 @@ async def _many(work: Callable[[], Awaitable[tuple[int, str]]], count: int) -> l
 async def test_what_is_nowhere_is_not_found_and_not_recorded(scene: Scene) -> None:
     status, text = await scene.lookup(Module("example.com/nowhere", "v1.0.0"))
     assert (status, text) == (404, "own has no example.com/nowhere\n")
-    assert scene.ledger.size() == 0
+    assert scene.records.size() == 0
 
 
 async def test_nobody_is_passed_over_because_he_is_down(scene: Scene) -> None:
@@ -185,7 +185,7 @@ async def test_nobody_is_passed_over_because_he_is_down(scene: Scene) -> None:
     scene.has(scene.believed, TOOLS)
     scene.direct.trouble = UpstreamUnavailable("gone fishing")
     assert (await scene.lookup(TOOLS))[0] == 503
-    assert scene.ledger.size() == 0
+    assert scene.records.size() == 0
     scene.direct.trouble = None
     assert await scene.lookup(TOOLS) == (200, lines(TOOLS))
 
@@ -225,9 +225,9 @@ async def test_deleted_versions_stay_known_those_of_an_older_program_too(scene: 
     before = scene.world.local(form=Go())  # as it was when there was no such database
     response = await scene.world.send(before, "PUT", f"/{ONE.base}.zip", ONE.zip, caller=ALICE)
     assert response.status == 201
-    assert scene.ledger.size() == 0
+    assert scene.records.size() == 0
     status, text = await scene.put(ONE, "DELETE")
-    assert (status, scene.ledger.size()) == (200, 1)
+    assert (status, scene.records.size()) == (200, 1)
     assert text.startswith(f"deleted: the checksum database {NAME} goes on knowing example.com/app v1.0.0")
     assert (await scene.put(OTHER))[0] == 409
     assert await scene.lookup(ONE) == (200, lines(ONE))
@@ -248,7 +248,7 @@ async def test_what_was_remembered_and_not_published_before_a_kill_is_published_
     killed = Local("own", Go(), stock, world.clock, registrar=scene.own)
     with pytest.raises(ConnectionAbortedError):
         await world.send(killed, "PUT", f"/{ONE.base}.zip", ONE.zip, caller=ALICE)
-    assert scene.ledger.size() == 1
+    assert scene.records.size() == 1
     response, _ = await world.ask(scene.local, f"/{ONE.base}.zip")
     assert response.status == 404
     assert (await scene.put(OTHER))[0] == 409
@@ -268,7 +268,7 @@ async def test_of_two_repositories_that_publish_a_version_at_once_one_wins(scene
         nursery.start_soon(publish, ONE, scene.local)
         nursery.start_soon(publish, OTHER, other)
     assert sorted(statuses) == [201, 409]
-    assert scene.ledger.size() == 1
+    assert scene.records.size() == 1
     assert (await scene.lookup(ONE, scene.local))[0] != (await scene.lookup(OTHER, other))[0]
 
 
@@ -299,7 +299,7 @@ async def test_what_lost_its_bytes_may_be_deleted(scene: Scene) -> None:
     scene.world.blobs.kept.clear()
     scene.world.catalog.writes += 1
     assert await scene.put(ONE, "DELETE") == (200, "deleted\n")
-    assert scene.ledger.size() == 0
+    assert scene.records.size() == 0
 
 
 # permissions
@@ -331,7 +331,7 @@ async def test_a_deleted_module_is_shown_to_nobody_who_could_not_read_it(scene: 
 async def test_who_may_have_nothing_fetched_has_nothing_recorded(scene: Scene) -> None:
     careful = Caller(name="bob", grants=Rights(read={f"{name}:{TOML.path}" for name in ("all", "inner", "mirror")}))
     assert (await scene.lookup(TOML, scene.group, careful))[0] == 403
-    assert (scene.ledger.size(), scene.direct.asked, scene.upstream.asked) == (0, [], [])
+    assert (scene.records.size(), scene.direct.asked, scene.upstream.asked) == (0, [], [])
     assert (await scene.lookup(TOML))[0] == 200
     assert await scene.lookup(TOML, scene.group, careful) == (200, lines(TOML))
 
@@ -383,7 +383,7 @@ async def test_what_breaks_off_or_is_wrong_is_not_recorded(scene: Scene) -> None
     status, text = await scene.lookup(ONE)
     assert status == 502
     assert "has to begin with example.com/app@v1.0.0/" in text or "broke off" in text
-    assert scene.ledger.size() == 0
+    assert scene.records.size() == 0
     scene.world.clock.forward(120)
     scene.believed.answers[path] = Answer(ONE.zip)
     assert (await scene.lookup(ONE))[0] == 200

@@ -12,8 +12,8 @@ import pytest
 from mxart.config import SUMDB_NAME
 from mxart.errors import ConfigError
 from mxart.repos.go.notes import SignerKey
-from mxart.repos.own_keys import OwnKey, open_ledger, tree_of
-from mxart.store.ledger import Entry
+from mxart.repos.own_keys import OwnKey, open_log, tree_of
+from mxart.store.record_log import Entry
 
 
 def test_a_name_is_made_up_once_and_its_key_is_for_nobody_else(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_a_name_that_is_none_is_told_of(tmp_path: Path) -> None:
 
 
 async def _grow(path: Path, key: OwnKey, begin: int, end: int) -> None:
-    with closing(open_ledger(path)) as ledger:
+    with closing(open_log(path)) as records:
         for n in range(begin, end):
-            await ledger.append(Entry(f"m{n}", f"{begin} m{n}\n".encode(), "", 1.0))
-        key.note(tree_of(ledger, end))
+            await records.append(Entry(f"m{n}", f"{begin} m{n}\n".encode(), "", 1.0))
+        key.note(tree_of(records, end))
 
 
 async def test_a_log_that_was_put_back_is_not_signed_again(tmp_path: Path) -> None:
@@ -76,29 +76,29 @@ async def test_a_log_that_was_put_back_is_not_signed_again(tmp_path: Path) -> No
     await _grow(path, key, 0, 5)
     shutil.copy(path, tmp_path / "backup")
     await _grow(path, key, 5, 9)
-    with closing(open_ledger(path)) as ledger:
-        key.check(ledger)
+    with closing(open_log(path)) as records:
+        key.check(records)
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     shutil.copy(tmp_path / "backup", path)
-    with closing(open_ledger(path)) as ledger, pytest.raises(ConfigError, match=r"has 5 records, and 9 of it were"):
-        key.check(ledger)
+    with closing(open_log(path)) as records, pytest.raises(ConfigError, match=r"has 5 records, and 9 of it were"):
+        key.check(records)
     # Even if it has grown as large meanwhile.
     other = OwnKey.open(path.parent, "sum.second.test")
     await _grow(path, other, 5, 6)
-    with closing(open_ledger(path)) as ledger:
+    with closing(open_log(path)) as records:
         for n in range(20):
-            await ledger.append(Entry(f"other{n}", b"other\n", "", 1.0))
+            await records.append(Entry(f"other{n}", b"other\n", "", 1.0))
         with pytest.raises(ConfigError, match=r"not the one whose first 9 records were signed.*\[go\] sumdb_name"):
-            key.check(ledger)
-        other.check(ledger)
+            key.check(records)
+        other.check(records)
 
 
 def test_a_mark_never_goes_back_and_half_of_one_is_none(tmp_path: Path) -> None:
     key = OwnKey.open(tmp_path, "sum.example.test")
-    with closing(open_ledger(tmp_path / "log")) as ledger:
-        key.note(tree_of(ledger, 0))
-        assert key.marked() == tree_of(ledger, 0)
-        key.check(ledger)
+    with closing(open_log(tmp_path / "log")) as records:
+        key.note(tree_of(records, 0))
+        assert key.marked() == tree_of(records, 0)
+        key.check(records)
     key.mark.write_text("go.sum database tree\n12")
     assert key.marked() is None

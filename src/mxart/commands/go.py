@@ -23,9 +23,9 @@ from mxart.repos.go.packing import Item, choose, pack, walk
 from mxart.repos.go.paths import check_path, escape, split_major
 from mxart.repos.go.versions import canonical, fits, is_canonical
 from mxart.repos.go.zips import BadModule, check_zip
-from mxart.repos.own_keys import OwnKey, open_ledger
-from mxart.store.ledger import LedgerBroken
+from mxart.repos.own_keys import OwnKey, open_log
 from mxart.store.paths import DataPaths
+from mxart.store.record_log import LogBroken
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SECONDS = 300.0
@@ -103,12 +103,12 @@ def sumdb(options: Options, check: bool) -> None:
         if key is None:
             raise UserError(f"{config.data} has no checksum database yet: the server makes its key when it starts")
         if check:
-            with closing(open_ledger(paths.ledger)) as ledger:
-                key.check(ledger)
-                click.echo(f"{key.name}: {ledger.audit()} records, as they were written and signed", err=True)
+            with closing(open_log(paths.sumdb_log)) as records:
+                key.check(records)
+                click.echo(f"{key.name}: {records.audit()} records, as they were written and signed", err=True)
     except ConfigError as error:
         raise UserError(str(error)) from None
-    except (LedgerBroken, sqlite3.Error) as error:
+    except (LogBroken, sqlite3.Error) as error:
         raise _Refused(f"the log of checksums is damaged: {error}; put back a copy of {paths.sumdb}") from None
     click.echo(str(key.signer.verifier))
 

@@ -25,7 +25,7 @@ from mxart.discreet import Discreet
 from mxart.errors import ConfigError
 from mxart.repos.go.notes import SignerKey
 from mxart.repos.go.trees import Tree, node_hash, peaks, record_hash, root
-from mxart.store.ledger import Ledger, LedgerBroken
+from mxart.store.record_log import LogBroken, RecordLog
 
 
 class OwnKey(Discreet, frozen=True):
@@ -81,7 +81,7 @@ class OwnKey(Discreet, frozen=True):
                 aside.write_text(str(tree), encoding="ascii")
                 aside.replace(self.mark)
 
-    def check(self, ledger: Ledger) -> None:
+    def check(self, records: RecordLog) -> None:
         """See that the log is the one that was signed. Raises ConfigError saying what to do if it is not."""
         try:
             known = self.marked()
@@ -89,15 +89,15 @@ class OwnKey(Discreet, frozen=True):
             raise ConfigError(f"{self.mark} cannot be read: {error.strerror}") from error
         if known is None:
             return
-        size = ledger.size()
+        size = records.size()
         if size < known.size:
             what = f"has {size} records, and {known.size} of it were signed"
         else:
             try:
-                if tree_of(ledger, known.size) == known:
+                if tree_of(records, known.size) == known:
                     return
                 what = f"is not the one whose first {known.size} records were signed"
-            except LedgerBroken as error:
+            except LogBroken as error:
                 what = f"is broken: {error.message}"
         raise ConfigError(
             f"the log of the checksum database {self.name} {what}: it was put back, and clients would take what it"
@@ -106,14 +106,14 @@ class OwnKey(Discreet, frozen=True):
         )
 
 
-def tree_of(ledger: Ledger, size: int) -> Tree:
-    """The tree of the first so many records, which there are. Raises LedgerBroken."""
-    return Tree(size, root(ledger.nodes(peaks(size))))
+def tree_of(records: RecordLog, size: int) -> Tree:
+    """The tree of the first so many records, which there are. Raises LogBroken."""
+    return Tree(size, root(records.nodes(peaks(size))))
 
 
-def open_ledger(path: Path) -> Ledger:
+def open_log(path: Path) -> RecordLog:
     """The log of a checksum database. Raises ConfigError."""
-    return Ledger(path, record_hash, node_hash)
+    return RecordLog(path, record_hash, node_hash)
 
 
 def _path(directory: Path, name: str, what: str) -> Path:

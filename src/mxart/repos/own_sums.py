@@ -46,7 +46,7 @@ from mxart.repos.operations import Artifact, Document, Found, Operation
 from mxart.repos.own_keys import OwnKey, tree_of
 from mxart.repos.publishing import Judgement
 from mxart.repos.sums import Sums as Database
-from mxart.store.ledger import Entry, Ledger, Recorded
+from mxart.store.record_log import Entry, Recorded, RecordLog
 
 _log = logging.getLogger("mxart.sumdb")
 _MEASURING = 2  # threads that read whole files, in one worker
@@ -63,10 +63,10 @@ class _Head(Struct, frozen=True):
 class OwnSums:
     """The database, as one worker has it: `answers.Deputy`, and `publishing.Registrar` of Go's local repositories."""
 
-    def __init__(self, key: OwnKey, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, key: OwnKey, records: RecordLog, clock: Callable[[], float] = time.time) -> None:
         self.name = key.name
         self._key = key
-        self._ledger = ledger
+        self._records = records
         self._clock = clock
         self._repositories: Mapping[str, Repository] = {}
         self._databases: dict[str, Database] = {}
@@ -84,7 +84,7 @@ class OwnSums:
 
     def close(self) -> None:
         """Let go of the log. Idempotent."""
-        self._ledger.close()
+        self._records.close()
 
     # answers
 
@@ -117,9 +117,9 @@ class OwnSums:
                 " look-ups tell of one each",
                 subject="sumdb",
             )
-        hashes = self._ledger.row(tile.level * HEIGHT, tile.number * WIDTH, tile.width)
+        hashes = self._records.row(tile.level * HEIGHT, tile.number * WIDTH, tile.width)
         if len(hashes) < tile.width:
-            message = f"{self.name} has no {tile.path}: its tree has {self._ledger.size()} records"
+            message = f"{self.name} has no {tile.path}: its tree has {self._records.size()} records"
             raise NotFound(message, subject="sumdb")
         return b"".join(hashes)
 
@@ -134,7 +134,7 @@ class OwnSums:
 
     def _known(self, asked: Asked, leaves: Sequence[Repository]) -> Recorded | None:
         """What is recorded, if it came from one of these."""
-        recorded = self._ledger.find(_name(asked.module, asked.version))
+        recorded = self._records.find(_name(asked.module, asked.version))
         return recorded if recorded is not None and any(leaf.name == recorded.origin for leaf in leaves) else None
 
     async def _first(
@@ -171,15 +171,15 @@ class OwnSums:
 
     async def _record(self, module: str, version: str, sums: Sums, origin: str) -> Recorded:
         name = _name(module, version)
-        return await self._ledger.append(Entry(name, sums_text(module, version, sums), origin, self._clock()))
+        return await self._records.append(Entry(name, sums_text(module, version, sums), origin, self._clock()))
 
     async def _signed(self) -> _Head:
         """The whole tree. Nothing smaller is shown than before: nothing leaves the log."""
-        size = self._ledger.size()
+        size = self._records.size()
         head = self._head
         if head is not None and head.tree.size >= size:
             return head
-        tree = tree_of(self._ledger, size)
+        tree = tree_of(self._records, size)
         try:
             await trio.to_thread.run_sync(self._key.note, tree)
         except OSError as error:
@@ -257,7 +257,7 @@ class OwnSums:
         """See that a version that is about to be deleted is recorded. What that means is for the client's user."""
         wanted = requests.read(path)
         module, version = wanted.module, wanted.version
-        if self._ledger.find(_name(module, version)) is None:
+        if self._records.find(_name(module, version)) is None:
             asked = Asked(self.name, "lookup", "", module, version)
             try:
                 sums = await self._measured(self._repositories[repository], asked, trace, Caller())

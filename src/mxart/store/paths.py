@@ -16,7 +16,7 @@
         admin-password                0600, the first administrator's, until it is changed
         audit/                        0700, what was written and what was denied (access.audit)
         sumdb/                        0700, our own checksum database: its keys and marks (repos.own_keys)
-        sumdb/log.sqlite (-wal, -shm) 0600, its records, for ever (store.ledger)
+        sumdb/log.sqlite (-wal, -shm) 0600, its records, for ever (store.record_log)
         git/                          0700, copies of others' git repositories: all of it can be fetched again
             home/                     what git takes for its user's home; always empty
             tmp/<random>              an archive or a zip under way; or a copy on its way out
@@ -155,7 +155,7 @@ class DataPaths:
         self.gc = data / "gc"
         self.git = data / "git"
         self.sumdb = data / "sumdb"
-        self.ledger = self.sumdb / "log.sqlite"
+        self.sumdb_log = self.sumdb / "log.sqlite"
 
     def create(self) -> None:
         """Make the data directory, readable by its owner only. Raises ConfigError."""

@@ -87,7 +87,7 @@ class Recorded(Struct, frozen=True):
     origin: str
 
 
-class LedgerBroken(Problem):
+class LogBroken(Problem):
     """What is in the file is not what was written there; the text says where."""
 
 
@@ -102,7 +102,7 @@ class _Job:
         self.result: Recorded | None = None
 
 
-class Ledger:
+class RecordLog:
     """The log, as one process has it. `leaf` hashes a record, `node` what is above two hashes.
 
     Reading takes microseconds, on the event loop.  Raises as Catalog does: StorageFull, UpstreamUnavailable where other
@@ -135,12 +135,12 @@ class Ledger:
         return Recorded(*rows[0]) if rows else None
 
     def nodes(self, wanted: Sequence[Node]) -> list[bytes]:
-        """The hashes of nodes that the tree has. Raises LedgerBroken for one that is not there."""
+        """The hashes of nodes that the tree has. Raises LogBroken for one that is not there."""
         found: list[bytes] = []
         for level, n in wanted:
             rows = self._ask(_NODE, (level, n))
             if not rows:
-                raise LedgerBroken(f"the log of checksums has no node {n} at level {level}")
+                raise LogBroken(f"the log of checksums has no node {n} at level {level}")
             found.append(rows[0][0])
         return found
 
@@ -178,7 +178,7 @@ class Ledger:
     def audit(self) -> int:
         """Hash every record anew, and compare all nodes: how many records there are. Seconds for each million.
 
-        Raises LedgerBroken, sqlite3.Error.
+        Raises LogBroken, sqlite3.Error.
         """
         db = self._reader
         db.execute("BEGIN")
@@ -187,16 +187,16 @@ class Ledger:
             peaks: list[bytes] = []
             for number, text in db.execute("SELECT number, text FROM records ORDER BY number"):
                 if number != count:
-                    raise LedgerBroken(f"record {count} is missing")
+                    raise LogBroken(f"record {count} is missing")
                 for level, n, hash_ in self._completed(count, text, lambda level, n: peaks.pop()):
                     rows = db.execute(_NODE, (level, n)).fetchall()
                     if rows != [(hash_,)]:
-                        raise LedgerBroken(f"node {n} at level {level}, above record {number}, has another hash")
+                        raise LogBroken(f"node {n} at level {level}, above record {number}, has another hash")
                 peaks.append(hash_)
                 count += 1
             ((nodes,),) = db.execute("SELECT count(*) FROM nodes").fetchall()
             if nodes != 2 * count - count.bit_count():
-                raise LedgerBroken(f"{nodes} nodes are there; {count} records have {2 * count - count.bit_count()}")
+                raise LogBroken(f"{nodes} nodes are there; {count} records have {2 * count - count.bit_count()}")
             return count
         finally:
             db.execute("ROLLBACK")
