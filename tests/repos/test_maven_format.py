@@ -237,6 +237,24 @@ async def test_builds_of_the_servers_own_are_shown_at_once(bench: Bench) -> None
     assert await bench.read(bench.own, f"{base}/app-1.1-SNAPSHOT.jar") == (200, jar("b"))
 
 
+async def test_a_name_that_moves_back_is_not_taken_for_unchanged(bench: Bench) -> None:
+    base = f"{APP}/1.1-SNAPSHOT"
+    newer = "1.1-20240103.000000-2"
+    await bench.deploy(f"{base}/app-{BUILD}.jar", jar("a"))
+    bench.world.clock.forward(100)
+    await bench.deploy(f"{base}/app-{newer}.jar", jar("b"))
+    got = await bench.get(bench.own, f"{base}/app-1.1-SNAPSHOT.jar")
+    since, etag = got.headers.get("last-modified") or "", got.headers.get("etag") or ""
+    assert await body_of(got) == jar("b")
+    same = await bench.get(bench.own, f"{base}/app-1.1-SNAPSHOT.jar", ("if-none-match", etag))
+    assert same.status == 304
+    gone = await bench.world.send(bench.own, "DELETE", f"/{base}/app-{newer}.jar", caller=ALICE)
+    assert gone.status == 204
+    again = await bench.get(bench.own, f"{base}/app-1.1-SNAPSHOT.jar", ("if-modified-since", since))
+    assert again.status == 200
+    assert await body_of(again) == jar("a")
+
+
 async def test_plugins_of_a_group_are_told_while_they_are_here(bench: Bench) -> None:
     plugin = "org/example/site-maven-plugin"
     await bench.deploy(f"{plugin}/1.0/site-maven-plugin-1.0.pom", pom(artifact="site-maven-plugin"))

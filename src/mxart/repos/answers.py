@@ -11,7 +11,7 @@ from mxart.errors import BodyBroken, MethodNotAllowed, PreconditionFailed, Probl
 from mxart.message import Headers, Request, Response, Trace
 from mxart.repos.base import Format, Repository
 from mxart.repos.callers import NOBODY, Caller
-from mxart.repos.computed import Given, alias_found, checksum_found, index_found, undivided
+from mxart.repos.computed import Given, alias_found, checksum_found, index_found, undated, undivided
 from mxart.repos.operations import (
     Alias,
     Artifact,
@@ -145,7 +145,7 @@ async def _compute(
             found = await index_found(repository, operation, request, caller, given)
             return respond_with(found, undivided(request))
         case Alias():
-            return respond_with(await alias_found(repository, operation, request, caller), request)
+            return respond_with(await alias_found(repository, operation, request, caller), undated(request))
         case Checksum():
             return respond_with(await checksum_found(repository, operation, request, caller, given), request)
         case _:

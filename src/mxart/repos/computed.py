@@ -88,18 +88,28 @@ def _described(repository: Repository, operation: Index, indexed: Indexed) -> Fo
     return _found(indexed.data, digest, fields, etag, last_modified, indexed.warning)
 
 
-_DIVIDING = ("range", "if-range", "if-modified-since", "if-unmodified-since")
+_TIMES = ("if-modified-since", "if-unmodified-since")
+_DIVIDING = ("range", "if-range", *_TIMES)
 
 
 def undivided(request: Request) -> Request:
-    """The request without its wish for a part: of an index, the next one may be another's.
+    """The request without its wish for a part: of an index, the next one may be another's. Undated as well."""
+    return _without(request, _DIVIDING)
 
-    And without conditions on times: an index changes twice within a second, and becomes older when something of it is
-    deleted.  Its entity tag tells (RFC 9110 section 8.8.2.2).
+
+def undated(request: Request) -> Request:
+    """The request without conditions on times, but for the one that guards a part.
+
+    What moves changes twice within a second, and becomes older when its newest goes. Its entity tag tells (RFC 9110
+    section 8.8.2.2).
     """
-    if not any(name in _DIVIDING for name, _ in request.headers):
+    return _without(request, _TIMES[:1])
+
+
+def _without(request: Request, names: tuple[str, ...]) -> Request:
+    if not any(name in names for name, _ in request.headers):
         return request
-    return msgspec.structs.replace(request, headers=request.headers.without(*_DIVIDING))
+    return msgspec.structs.replace(request, headers=request.headers.without(*names))
 
 
 async def alias_found(repository: Repository, operation: Alias, request: Request, caller: Caller) -> Found:
