@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,16 @@ def test_setting_a_client_up_names_the_patterns() -> None:
     )
     plan = CLIENTS["go"].plan("mirror", server(configured(text), "http://box.test"), Kept())
     assert any("go env -w 'GONOSUMDB=corp.test/*'" in note for note in plan.notes)
+
+
+def test_check_says_what_is_private(tmp_path: Path) -> None:
+    file = tmp_path / "mxart.toml"
+    file.write_text(VCS)
+    command = [sys.executable, "-m", "mxart", "--config", str(file), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "repository  corp: go vcs at /go\n" in done.stdout
+    assert "owned       corp.test/*: from git, asked of nobody but corp in its groups\n" in done.stdout
+    file.write_text(VCS + LOGIN + 'token_file="/nowhere/token"')
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (done.returncode, "/nowhere/token cannot be read" in done.stderr) == (2, True)

@@ -316,7 +316,7 @@ path = "/all"
         for path in (f"{LIBRARY}/no/such/package", "corp.test/nobody/knows"):
             with pytest.raises(Refused):
                 go.run("get", path)
-        with pytest.raises(Refused, match=r"(?s)404 Not Found.*is private, by corp\.test: only repository corp"):
+        with pytest.raises(Refused, match=r"(?s)404 Not Found.*belongs here, by corp\.test: only repository corp"):
             go.download("corp.test/nobody@v1.0.0")
     asked = list(public.asked())
     public.stop()

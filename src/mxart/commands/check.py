@@ -50,7 +50,10 @@ def check(options: Options, user: str | None, token: str | None, question: tuple
         pushes = f"; pushes go to {' or '.join(repository.targets)}" if repository.targets else ""
         click.echo(f"repository  {name}: {repository.format} {repository.kind} at {', '.join(where)}{pushes}")
         if repository.modules:
-            click.echo(f"private     {', '.join(repository.modules)}: of git, and asked of nobody but {name}")
+            where_from = ": from git" if repository.kind == "vcs" else ""
+            click.echo(
+                f"owned       {', '.join(repository.modules)}{where_from}, asked of nobody but {name} in its groups"
+            )
     for tunnel in config.tunnels:
         click.echo(f"tunnel      {_tunnel(tunnel)}")
     if config.dns is not None:
