@@ -14,7 +14,7 @@ from mxart.digest import Digest
 from mxart.errors import Conflict, StorageFull
 from mxart.store.base import FileRecord
 from mxart.store.catalog import SqliteCatalog
-from mxart.store.changes import NOTHING, Change, Note, View
+from mxart.store.changes import NOTHING, Change, Note, View, held_name
 from mxart.store.changing import SqliteChanges
 from mxart.store.generation import Generation
 from mxart.store.published import Vanished
@@ -190,6 +190,21 @@ async def test_what_is_more_than_a_quota_is_refused_and_what_only_moves_is_not(t
         await shop.put(record("org/b", POM))
     await shop.changes.change(lambda view: Change(gone=(("own", "org/a"),), files=(record("org/b", POM),)), there)
     assert shop.paths() == ["org/b"]
+    await shop.catalog.aclose(0.0)
+
+
+async def test_what_is_held_for_a_repository_counts_for_its_quota_and_is_not_counted_twice(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "c", Quotas({"own": 10}))
+    held = held_name("own", "alice")
+    await shop.put(record("org/a"), record("org/b", POM, repository=held))
+    with pytest.raises(StorageFull):
+        await shop.put(record("org/c", Digest.of(b"more"), repository=held_name("own", "bob")))
+    with pytest.raises(StorageFull):
+        await shop.put(record("org/c", Digest.of(b"more")))
+    await shop.put(record("org/c", Digest.of(b"more"), repository="own2"))
+    seen = Change(gone=((held, "org/b"),), files=(record("org/b", POM),))
+    await shop.changes.change(lambda view: seen, there)
+    assert shop.paths() == ["org/a", "org/b"]
     await shop.catalog.aclose(0.0)
 
 

@@ -190,6 +190,7 @@ async def test_an_older_catalog_is_counted_when_it_is_brought_up_to_date(tmp_pat
         db.execute("DROP TABLE holdings")
         db.execute("DROP TABLE usage")
         db.execute("DROP TABLE notes")
+        db.execute("DROP INDEX files_of_sha1")
         db.execute("ALTER TABLE files DROP COLUMN checksum")
         db.execute("PRAGMA user_version = 2")
     db.close()

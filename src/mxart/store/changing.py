@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from mxart.store.base import FileRecord, VersionRecord
 from mxart.store.catalog import SqliteCatalog
-from mxart.store.changes import Change, Child, Decide, Seen, View
+from mxart.store.changes import HELD, Change, Child, Decide, Seen, View
 from mxart.store.published import Vanished
 from mxart.store.quotas import UNLIMITED, Ask, Quotas
 from mxart.store.rows import RECORDS, as_digest, as_record, forget_empty, put_file, put_tag
@@ -112,7 +112,7 @@ class SqliteChanges:
             change = decide(view)
             if change.files and not ensure():
                 raise Vanished("what was to be named is not in the store any more")
-            names = {record.repository for record in change.files}
+            names = {record.repository.partition(HELD)[0] for record in change.files}
             held = {name: self._quotas.held(ask, name) for name in names}
             _apply(db, view, change)
             for name, before in held.items():

@@ -17,7 +17,10 @@ from mxart.errors import StorageFull, TooLarge
 Ask = Callable[[str, tuple[str | float, ...]], list[Any]]
 """The rows that a statement finds, for its values."""
 
-_HELD = "SELECT u.bytes FROM usage u JOIN repositories r ON r.id = u.repository WHERE r.name = ?"
+# With what is kept out of sight for it (store.changes): that is to be seen soon.
+_HELD = """
+    SELECT coalesce(sum(u.bytes), 0) FROM usage u JOIN repositories r ON r.id = u.repository
+    WHERE r.name = ?1 OR substr(r.name, 1, length(?1) + 1) = ?1 || '+'"""
 _HAS = "SELECT 1 FROM holdings h JOIN repositories r ON r.id = h.repository WHERE r.name = ? AND h.digest = ?"
 
 
@@ -35,8 +38,8 @@ class Quotas:
         """How much it holds now; None if it has no quota."""
         if repository not in self._quotas:
             return None
-        rows = ask(_HELD, (repository,))
-        return rows[0][0] if rows else 0
+        ((held,),) = ask(_HELD, (repository,))
+        return int(held)
 
     def check(self, ask: Ask, repository: str, before: int | None) -> None:
         """Within a transaction that held `before` at its beginning: raise if it now holds too much, and more.

@@ -132,7 +132,7 @@ class Releases:
             for name, text in operation.sums:
                 if name == algorithm and text != sums.get(algorithm):
                     message = f"{path.name} has the {algorithm} {sums.get(algorithm)}, not {text} as its header says"
-                    raise BadRequest(message, subject="checksum")
+                    raise Conflict(message, subject="checksum")
         tag = (path.version, path.directory)
         return Judgement(path.package, path.path, kept, media.of(path), tag, ())
 
@@ -294,7 +294,7 @@ def _compare(place: ChecksumPath, of: FilePath, said: str, view: View, spot: Spo
         message = f"{spot.repository} has no {of.name} whose checksum this could be: deploy the file first"
         raise NotFound(message, subject="checksum")
     if not any(_are(((place.algorithm, said),), record) for record in records):
-        message = f"{of.name} has another {place.algorithm} here than {said}: what came is not what was sent"
+        message = f"{of.name} has another {place.algorithm} here than {said}: delete it here, and deploy it again"
         raise Conflict(message, subject="checksum")
 
 
