@@ -117,15 +117,15 @@ async def test_readers_have_what_was_drawn_while_the_tap_still_runs_and_the_last
 
     class Held(Faucet):
         def take(self, buffer: memoryview, wait: float) -> int:
-            if self._at == 1_500_000 and not go.wait(10):
+            if self._at == 2_500_000 and not go.wait(10):
                 raise AssertionError("nobody read what was there")
             return super().take(buffer, wait)
 
-    origin = Held(DATA, (500_000, 500_000, 500_000, 1 << 30))
+    origin = Held(DATA, (*[500_000] * 5, 1 << 30))
     async with running_store(tmp_path) as store:
         source = (await store.transfers.join(Digest.of(DATA), None, origin)).source
         offset = 0
-        while offset < 1_048_576:  # the first piece; the second is not full yet
+        while offset < 2_097_152:  # the first piece; the second is not full yet
             offset = await source.available(offset)
         assert os.pread(source.fileno(), offset, 0) == DATA[:offset]
         assert not store.blobs.has(Digest.of(DATA))
