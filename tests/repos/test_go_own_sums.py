@@ -209,6 +209,22 @@ async def test_a_record_never_changes_whoever_has_what_later(scene: Scene) -> No
     assert await scene.lookup(ONE) == (200, lines(ONE))
 
 
+async def test_the_very_same_in_another_repository_is_measured_there_once(scene: Scene) -> None:
+    scene.has(scene.believed, ONE)
+    assert await scene.lookup(ONE) == (200, lines(ONE))
+    other = FakeUpstream()
+    scene.has(other, ONE)
+    second = scene.world.proxy("second", form=Go(), upstream=other, verifier=NoSums())
+    for _ in range(3):
+        assert await scene.lookup(ONE, second) == (200, lines(ONE))
+    assert len(other.asked) == len(set(other.asked))
+    assert (await scene.put(ONE))[0] == 201
+    scene.world.blobs.reads = 0
+    for _ in range(3):
+        assert await scene.lookup(ONE) == (200, lines(ONE))  # it is ours now
+    assert scene.world.blobs.reads == 0
+
+
 async def test_what_another_repository_has_otherwise_is_an_alarm_and_tells_nothing(scene: Scene) -> None:
     assert (await scene.put(ONE))[0] == 201
     scene.has(scene.believed, OTHER)

@@ -40,6 +40,9 @@ trio.run(main, *sys.argv[1:])
 """
 
 
+LOCAL = frozenset(("local",))
+
+
 def entry(name: str, text: bytes = b"") -> Entry:
     return Entry(name, text or f"{name}\n".encode(), "local", 1.0)
 
@@ -69,15 +72,17 @@ async def test_a_record_gets_the_next_number_and_keeps_it(tmp_path: Path) -> Non
     path = tmp_path / "sumdb" / "log"
     with closing(open_log(path)) as records:
         assert (records.size(), records.find("a")) == (0, None)
-        assert await records.append(entry("a")) == Recorded(0, b"a\n", "local")
-        assert await records.append(entry("b")) == Recorded(1, b"b\n", "local")
-        assert await records.append(Entry("a", b"other\n", "elsewhere", 2.0)) == Recorded(0, b"a\n", "local")
-        assert records.find("a") == Recorded(0, b"a\n", "local")
+        assert await records.append(entry("a")) == Recorded(0, b"a\n", LOCAL)
+        assert await records.append(entry("b")) == Recorded(1, b"b\n", LOCAL)
+        assert await records.append(Entry("a", b"other\n", "elsewhere", 2.0)) == Recorded(0, b"a\n", LOCAL)
+        assert records.find("a") == Recorded(0, b"a\n", LOCAL)
+        both = Recorded(1, b"b\n", LOCAL | {"elsewhere"})
+        assert await records.append(Entry("b", b"b\n", "elsewhere", 2.0)) == both  # the very same
         assert agrees(records, path) == 2
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     with closing(open_log(path)) as again:
-        assert again.find("b") == Recorded(1, b"b\n", "local")
+        assert again.find("b") == both
 
 
 async def test_any_size_is_hashed_as_rfc_6962_says(tmp_path: Path) -> None:

@@ -133,9 +133,9 @@ class OwnSums:
             return self._known(asked, leaves) or await self._first(repository, leaves, document, trace, caller)
 
     def _known(self, asked: Asked, leaves: Sequence[Repository]) -> Recorded | None:
-        """What is recorded, if it came from one of these."""
+        """What is recorded, if one of these has had it."""
         recorded = self._records.find(_name(asked.module, asked.version))
-        return recorded if recorded is not None and any(leaf.name == recorded.origin for leaf in leaves) else None
+        return recorded if recorded is not None and any(leaf.name in recorded.origins for leaf in leaves) else None
 
     async def _first(
         self,
@@ -244,7 +244,7 @@ class OwnSums:
         sums = Sums(judgement.checksum, mod_hash(mod))
         recorded = await self._record(module, version, sums, repository)
         if recorded.text != sums_text(module, version, sums):
-            where = "" if recorded.origin == repository else ", in another repository"
+            where = "" if repository in recorded.origins else ", in another repository"
             raise Conflict(
                 f"{module} {version} was something else when it was first known here{where}:"
                 " publish this as a new version",

@@ -54,6 +54,15 @@ _MIGRATIONS = (
     CREATE TRIGGER nodes_stay BEFORE DELETE ON nodes BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
     CREATE TRIGGER nodes_last BEFORE UPDATE ON nodes BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
     """,
+    # Who has been found to have the very same: `origin` of a record is the first of them.
+    """
+    CREATE TABLE origins (
+        number INTEGER NOT NULL REFERENCES records,
+        origin TEXT NOT NULL,
+        PRIMARY KEY (number, origin)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO origins (number, origin) SELECT number, origin FROM records;
+    """,
 )
 _SCHEMA = database.Schema(
     application_id=0x4D58534C,  # "MXSL"
@@ -62,7 +71,9 @@ _SCHEMA = database.Schema(
     remedy="restore it from a backup, or move it away and choose another name for it: [go] sumdb_name",
 )
 _SIZE = "SELECT coalesce(max(number) + 1, 0) FROM records"
-_FIND = "SELECT number, text, origin FROM records WHERE name = ?"
+_FIND = "SELECT number, text FROM records WHERE name = ?"
+_ORIGINS = "SELECT origin FROM origins WHERE number = ?"
+_PUT_ORIGIN = "INSERT INTO origins (number, origin) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _NODE = "SELECT hash FROM nodes WHERE level = ? AND n = ?"
 _ROW = "SELECT hash FROM nodes WHERE level = ? AND n >= ? AND n < ? ORDER BY n"
 _TOGETHER = 500  # records in one transaction
@@ -80,11 +91,11 @@ class Entry(Struct, frozen=True):
 
 
 class Recorded(Struct, frozen=True):
-    """What is recorded under a name."""
+    """What is recorded under a name. `origins` are all that have had the very same, those that are gone too."""
 
     number: int
     text: bytes
-    origin: str
+    origins: frozenset[str]
 
 
 class LogBroken(Problem):
@@ -131,8 +142,9 @@ class RecordLog:
 
     def find(self, name: str) -> Recorded | None:
         """What is recorded under a name."""
-        rows = self._ask(_FIND, (name,))
-        return Recorded(*rows[0]) if rows else None
+        for number, text in self._ask(_FIND, (name,)):
+            return Recorded(number, text, frozenset(origin for (origin,) in self._ask(_ORIGINS, (number,))))
+        return None
 
     def nodes(self, wanted: Sequence[Node]) -> list[bytes]:
         """The hashes of nodes that the tree has. Raises LogBroken for one that is not there."""
@@ -151,7 +163,7 @@ class RecordLog:
     async def append(self, entry: Entry) -> Recorded:
         """Record it, durably when this returns, unless something is recorded under its name: then that is returned.
 
-        Cancelled, it is recorded or not.
+        If that is the very same, the entry's origin is added to its origins.  Cancelled, it is recorded or not.
         """
         job = _Job(entry)
         self._jobs.append(job)
@@ -221,13 +233,17 @@ class RecordLog:
                 job.result = result
 
     def _append(self, db: sqlite3.Connection, entry: Entry) -> Recorded:
-        for row in db.execute(_FIND, (entry.name,)).fetchall():
-            return Recorded(*row)
+        for number, text in db.execute(_FIND, (entry.name,)).fetchall():
+            if text == entry.text:
+                db.execute(_PUT_ORIGIN, (number, entry.origin))
+            origins = db.execute(_ORIGINS, (number,)).fetchall()
+            return Recorded(number, text, frozenset(origin for (origin,) in origins))
         ((number,),) = db.execute(_SIZE).fetchall()
         db.execute(
             "INSERT INTO records (number, name, text, origin, added) VALUES (?, ?, ?, ?, ?)",
             (number, entry.name, entry.text, entry.origin, entry.added),
         )
+        db.execute(_PUT_ORIGIN, (number, entry.origin))
 
         def at(level: int, n: int) -> bytes:
             ((hash_,),) = db.execute(_NODE, (level, n)).fetchall()
@@ -235,7 +251,7 @@ class RecordLog:
 
         made = self._completed(number, entry.text, at)
         db.executemany("INSERT INTO nodes (level, n, hash) VALUES (?, ?, ?)", made)
-        return Recorded(number, entry.text, entry.origin)
+        return Recorded(number, entry.text, frozenset((entry.origin,)))
 
     def _completed(self, number: int, text: bytes, at: Callable[[int, int], bytes]) -> list[tuple[int, int, bytes]]:
         """The nodes that a record completes, from its own up; `at` tells the hashes to the left of them."""
