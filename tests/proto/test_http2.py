@@ -288,6 +288,36 @@ async def test_uploads_that_nobody_reads_leave_the_connection_its_window() -> No
         assert (await s.peer.answer(stream)).body == str(1 << 20).encode()
 
 
+async def test_a_client_that_cannot_stop_may_send_the_rest_of_what_it_announced_after_its_answer() -> None:
+    """Java's, before 21, waits for its window whatever else it is told; without that it would hang."""
+
+    async def answer(request: Request) -> Response:
+        if request.target == "/up":
+            return await sum_of_body(request)
+        return Response(401, Headers(), Body([b"who are you?"]))
+
+    announced = (("content-length", str(3 << 20)),)
+    async with served(answer) as s:
+        for _ in range(20):
+            stream = await s.peer.request("/no", "PUT", fields=announced, end=False)
+            await s.peer.body(stream, bytes(60_000))
+            got = await s.peer.answer(stream)
+            assert (got.status, got.body, got.reset) == (401, b"who are you?", None)
+            await s.peer.body(stream, bytes((3 << 20) - 60_000), end=True)
+        stream = await s.peer.request("/no", "PUT", fields=announced, end=False)
+        assert (await s.peer.answer(stream)).reset is None
+        await s.peer.body(stream, bytes(3 << 20))
+        assert s.peer.wire.local_flow_control_window(stream) == 0  # not a byte more
+        s.peer.wire.reset_stream(stream)
+        for fields in ((("content-length", str(1 << 40)),), (*announced, ("expect", "100-continue"))):
+            stream = await s.peer.request("/no", "PUT", fields=fields, end=False)
+            assert (await s.peer.answer(stream)).status == 401
+            await s.peer.until(lambda of=stream: s.peer.answers[of].reset is not None)
+        stream = await s.peer.request("/up", "PUT", end=False)
+        await s.peer.body(stream, bytes(1 << 20), end=True)
+        assert (await s.peer.answer(stream)).body == str(1 << 20).encode()
+
+
 async def test_padding_is_given_back() -> None:
     async with served(sum_of_body) as s:
         stream = await s.peer.request("/up", "PUT", end=False)

@@ -33,6 +33,7 @@ from mxart.takeover import Takeover
 log = logging.getLogger(__name__)
 
 _KEEPS_UP = 256 << 10  # bytes of a body that were read: its handler is one that reads
+_SWALLOWED = 64 << 20  # bytes of a body that nobody wants: more is not waited for
 
 
 class Http2Limits(Struct, frozen=True):
@@ -76,6 +77,7 @@ class Exchanges:
         self._lead = lead
         self._on_less = on_less
         self._handlers = 0  # under way, of dropped streams too
+        self._rests: set[int] = set()  # streams that are answered, and may still send what they announced
 
     async def open(self, event: Opened, scope: trio.CancelScope) -> bool:
         """Run a new stream's handler. False when this task, and its scope, became the stream's and no longer leads."""
@@ -145,11 +147,15 @@ class Exchanges:
             stream.ended = True
             if stream.incoming is not None and not stream.incoming.end():
                 self._blame(stream, "the body is not as long as its content-length")
+        elif stream_id in self._rests:
+            self._rests.remove(stream_id)
+            self._wire.forget(stream_id)
 
     def was_reset(self, event: StreamReset) -> None:
         """By the client, or by h2 for an error of the client."""
         stream = self.streams.get(event.stream_id)
         if stream is None:
+            self._rests.discard(event.stream_id)
             self._wire.forget(event.stream_id)
         else:
             why = "the client cancelled" if event.remote_reset else "the client broke the protocol"
@@ -207,10 +213,26 @@ class Exchanges:
     def _complete(self, stream: Stream) -> None:
         """There is nothing more to do for a stream."""
         self._remove(stream)
+        self._wire.meter.answered()
         if not stream.ended:
+            rest = self._rest(stream)
+            if 0 < rest <= _SWALLOWED:
+                self._rests.add(stream.id)
+                self._wire.sip(stream.id, rest)
+                return
             self._wire.reset(stream.id, ErrorCodes.NO_ERROR)  # RFC 9113 section 8.1: send no more of the request
         self._wire.forget(stream.id)
-        self._wire.meter.answered()
+
+    def _rest(self, stream: Stream) -> int:
+        """Bytes of the body that the client is going to send though it has its answer; 0 where that is not known.
+
+        Java's client, before JDK 21, waits for the window of a request that was answered early, whatever else it is
+        told (JDK-8293786): Maven 4 puts the first file of a deploy without a login, and would hang.
+        """
+        incoming = stream.incoming
+        if incoming is None or incoming.length is None or stream.expects:
+            return 0  # whoever waits for a 100 sends nothing
+        return incoming.length - incoming.received
 
     def _broken(self, stream: Stream, reason: str) -> None:
         self.drop(stream, reason, ErrorCodes.INTERNAL_ERROR)

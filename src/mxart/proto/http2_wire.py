@@ -324,6 +324,12 @@ class Wire(H2Connection):
         elif increment := self._inbound_flow_control_window_manager.process_bytes(count):
             self._prepare_for_sending([WindowUpdateFrame(0, window_increment=increment)])
 
+    def sip(self, stream_id: int, count: int) -> None:
+        """Let the peer send the last `count` bytes of a stream; the connection's window is another matter."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.closed and count > (window := stream.inbound_flow_control_window):
+            self.increment_flow_control_window(count - window, stream_id)
+
     def widen(self, stream_id: int) -> None:
         """Let the peer send further ahead on a stream."""
         if self.is_open(stream_id):
