@@ -1,7 +1,7 @@
 """`python -m bench [--quick] [--out FILE] [name...]`: run the questions, print one Markdown table.
 
-Needs Go, and Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client, dnsperf, dnsmasq-base and curl, and root
-for the shaped link.
+Needs Go, Maven, and Debian's docker-registry, nginx, haproxy, wrk, nghttp2-client, dnsperf, dnsmasq-base and curl, and
+root for the shaped link.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ QUESTIONS = (
     "token_checks",
     "gc_pause",
     "go_modules",
+    "maven_build",
+    "maven_small",
+    "maven_deploy",
 )
 
 
