@@ -12,7 +12,7 @@ from msgspec import structs
 
 from mxart.config import Config, parse_size
 from mxart.errors import MxartError
-from mxart.repos.maven.versions import BUILDS
+from mxart.repos.maven.versions import BUILDS, TOLD
 from mxart.store.catalog import SqliteCatalog
 from mxart.store.paths import DataPaths, stores
 from mxart.store.quotas import Quotas
@@ -31,8 +31,6 @@ _RETRY_SECONDS = 60.0  # after a failure
 
 _PARTS = {"oci": "blobs"}
 """By format: where files lie that exist only for those which link them (Member.part)."""
-_BUILDS = {"maven": BUILDS}
-"""By format: what belongs to builds of a version (Member.builds)."""
 
 
 def space_task(config: Config, *, grace: float | None = None, dry_run: bool = False) -> Task:
@@ -48,7 +46,8 @@ def space_task(config: Config, *, grace: float | None = None, dry_run: bool = Fa
                 name=name,
                 store=item.store,
                 part=_PARTS.get(item.format, "") if item.kind == "local" else "",
-                builds=_BUILDS.get(item.format, "") if item.kind == "local" else "",
+                builds=BUILDS if item.format == "maven" and item.kind == "local" else "",
+                complete=TOLD if item.format == "maven" and item.kind == "local" else "",
                 max_bytes=None if item.max_bytes is None else parse_size(item.max_bytes),
                 retention=item.retention,
             )

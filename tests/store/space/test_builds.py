@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from kit.space import CACHE, DAY, NOW, Warehouse
 from mxart.config import Retention
 from mxart.digest import Digest
-from mxart.repos.maven.versions import BUILDS
+from mxart.repos.maven.versions import BUILDS, TOLD
 from mxart.store.base import FileRecord
 from mxart.store.changes import Change, Note
 from mxart.store.changing import SqliteChanges
@@ -22,7 +22,7 @@ from mxart.store.space.retention import Going
 from mxart.store.space.retire import retire
 from mxart.store.space.task import Member, Retired
 
-SNAPSHOTS = Member("own", "default", builds=BUILDS)
+SNAPSHOTS = Member("own", "default", builds=BUILDS, complete=TOLD)
 BASE = "org/app/1.0-SNAPSHOT/app-1.0"
 JAR, POM, SOURCES = ".jar", ".pom", "-sources.jar"
 
@@ -31,12 +31,14 @@ def path(number: int, end: str = JAR, base: str = BASE) -> str:
     return f"{base}-202401{number:02d}.120000-{number}{end}"
 
 
-def plan(paths: Sequence[str], *rules: Retention, ages: Sequence[float] = ()) -> list[str]:
+def plan(
+    paths: Sequence[str], *rules: Retention, ages: Sequence[float] = (), complete: dict[str, int] | None = None
+) -> list[str]:
     files = [
         File(name, f"sha256:{number}", 1, NOW - age * DAY)
         for number, (name, age) in enumerate(zip(paths, ages or [1.0] * len(paths), strict=True))
     ]
-    going = plan_builds("org/app", read_builds(files, BUILDS), rules, NOW)
+    going = plan_builds("org/app", read_builds(files, BUILDS), rules, NOW, complete)
     return [file.path for build, _ in going for file in build.files]
 
 
@@ -70,6 +72,14 @@ def test_a_signature_goes_with_its_file_and_counts_with_it() -> None:
 def test_rules_are_those_of_tags(rules: list[Retention], gone: set[int]) -> None:
     paths = [path(number) for number in (1, 2, 3, 4)]
     assert plan(paths, *rules, ages=(30, 20, 4, 1)) == [path(number) for number in sorted(gone)]
+
+
+def test_a_build_that_is_under_way_takes_no_complete_ones_place() -> None:
+    jars = [path(number) for number in (1, 2, 3, 4)]
+    assert plan(jars, Retention(keep=1), complete={"1.0-SNAPSHOT": 2}) == [path(1)]
+    assert plan(jars, Retention(keep=1), complete={"2.0-SNAPSHOT": 2}) == jars[:3]
+    assert plan(jars, Retention(days=5), ages=(9, 9, 9, 1), complete={"1.0-SNAPSHOT": 2}) == jars[:3]
+    assert plan(jars, Retention(keep=0), complete={"1.0-SNAPSHOT": 2}) == jars
 
 
 def test_what_counts_is_the_time_in_the_name_then_the_number() -> None:
@@ -193,6 +203,16 @@ async def test_the_highest_number_outlasts_all_builds_and_nothing_joins_one_that
     house.retire(Retention(days=1))
     assert house.held() == []
     assert house.changes.view().notes("own", "org/app/1.0-SNAPSHOT") == {"build": "7"}
+
+
+async def test_a_deploy_that_was_broken_off_costs_no_complete_build(house: Deployed) -> None:
+    for number in (1, 2):
+        await house.deploy(number, JAR, POM)
+    await house.deploy(3, JAR)
+    note = Note("own", "org/app/1.0-SNAPSHOT", TOLD, "2")
+    await house.changes.change(lambda view: Change(notes=(note,)), lambda: True)
+    house.retire(Retention(keep=1))
+    assert house.held() == [path(2), path(2, POM), path(3)]
 
 
 async def test_many_builds_go_in_several_transactions(house: Deployed) -> None:

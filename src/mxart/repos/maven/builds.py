@@ -14,7 +14,7 @@ import time
 
 from mxart.errors import Conflict
 from mxart.repos.maven.coordinates import FilePath, read
-from mxart.repos.maven.versions import SNAPSHOT
+from mxart.repos.maven.versions import SNAPSHOT, TOLD
 from mxart.repos.publishing import Spot
 from mxart.store.base import FileRecord
 from mxart.store.changes import Note, View
@@ -23,8 +23,6 @@ HIGHEST = "build"
 """The key of a note on a snapshot version's directory: the highest build number that there ever was."""
 OWN = "own build"
 """The key of another one: the newest build that the server made, `20240102.030405-6`."""
-TOLD = "told build"
-"""A third one: the highest build number that a client's list told of, or that the server gave: those are complete."""
 MAX_BUILD = 999_999_999
 
 

@@ -15,11 +15,12 @@ from functools import partial
 
 from mxart.errors import BadRequest
 from mxart.repos.maven import metadata, plugins
-from mxart.repos.maven.builds import TOLD, highest, told
+from mxart.repos.maven.builds import highest, told
 from mxart.repos.maven.coordinates import MetadataPath, shown
 from mxart.repos.maven.markup import MAX_SIZE, BadMarkup
 from mxart.repos.maven.metadata import Plugin
 from mxart.repos.maven.staging import reveal
+from mxart.repos.maven.versions import TOLD
 from mxart.repos.publishing import Hearing, Spot
 from mxart.store.changes import NOTHING, Change, Note, View
 

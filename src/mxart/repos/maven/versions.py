@@ -21,6 +21,9 @@ BUILDS = (
     r"(?P<kind>[-.][^/]*?)(?:\.asc|\.sigstore(?:\.json)?|\.minisig)?\Z"
 )
 """The paths of files that belong to builds, as retention counts them (store.space.builds)."""
+TOLD = "told build"
+"""The key of a note on a snapshot version's directory: the highest build number that a client's list told of, or that
+the server gave: those are complete."""
 _TIMESTAMPED = re.compile(r"(?P<begin>(?:.*-)?)(?P<time>[0-9]{8}\.[0-9]{6})-(?P<build>[1-9][0-9]{0,8})\Z", re.DOTALL)
 _TOKEN = re.compile(r"[.-]|[0-9]+|[^.0-9-]+")
 

@@ -4,13 +4,15 @@ A version like `1.0-SNAPSHOT` is built over and over, and each build brings file
 sources, the POM.  A rule counts the builds of each kind by itself, for not every build has all of them; so whatever a
 client asks for stays there as long as one of the newest has it.  A build stays if no rule names it, or if any rule that
 names it keeps it: as one of the newest, or as young.  Files that belong to no build are of no concern here.
+
+A build whose deploy is under way, or was broken off, counts as none of the newest, and does not go for that.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -58,9 +60,17 @@ def read_builds(files: Iterable[File], pattern: str) -> list[Build]:
 
 
 def plan_builds(
-    package: str, builds: Iterable[Build], rules: Sequence[Retention], now: float
+    package: str,
+    builds: Iterable[Build],
+    rules: Sequence[Retention],
+    now: float,
+    complete: Mapping[str, int] | None = None,
 ) -> list[tuple[Build, str]]:
-    """What goes, and why; the oldest first."""
+    """What goes, and why; the oldest first.
+
+    `complete`: by version the highest number of a complete build; of a version that is not there, all are taken for
+    complete.
+    """
     rules = [rule for rule in rules if PathPattern(rule.packages).matches(package)]
     if not rules:
         return []
@@ -71,13 +81,19 @@ def plan_builds(
     for (version, _), line in lines.items():
         named = [rule for rule in rules if any(PathPattern(text).matches(version) for text in rule.patterns)]
         line.sort(key=lambda build: (build.time, build.number), reverse=True)
-        for rank, build in enumerate(line):
+        last = (complete or {}).get(version)
+        rank = 0
+        for build in line:
             created = max(file.created for file in build.files)
-            if named and not any(_keeps(rule, rank, created, now) for rule in named):
+            if last is not None and build.number > last:
+                newer = 0  # than this one, as far as it counts
+            else:
+                newer, rank = rank, rank + 1
+            if named and not any(_keeps(rule, newer, created, now) for rule in named):
                 going.append((build, "; ".join(dict.fromkeys(map(why_not_kept, named)))))
     return sorted(going, key=lambda item: (item[0].version, item[0].time, item[0].number, item[0].kind))
 
 
-def _keeps(rule: Retention, rank: int, created: float, now: float) -> bool:
-    newest = rule.keep is not None and rank < rule.keep
+def _keeps(rule: Retention, newer: int, created: float, now: float) -> bool:
+    newest = rule.keep is not None and newer < rule.keep
     return newest or (rule.days is not None and created > now - rule.days * DAY)

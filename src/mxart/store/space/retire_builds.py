@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -20,6 +19,7 @@ from mxart.store.space.retention import Going, Note
 from mxart.store.space.task import Member, Pause, Retired
 
 BATCH = 100  # files in one transaction
+_Values = tuple[int | str, ...]
 
 _FILES = """
     SELECT f.path, f.digest, f.size, f.created FROM files f
@@ -32,6 +32,9 @@ _NAMES = """
 _DROP = "DELETE FROM files WHERE package = ? AND path = ?"
 _DROP_NOTES = """
     DELETE FROM notes WHERE repository = (SELECT repository FROM packages WHERE id = ?) AND path = ? AND value = ?"""
+_NOTE = """
+    SELECT n.value FROM notes n JOIN packages p ON p.repository = n.repository
+    WHERE p.id = ? AND n.path = ? AND n.key = ?"""
 _TAG = """
     SELECT t.file, t.version, f.digest FROM tags t JOIN files f ON f.id = t.file WHERE t.package = ? AND t.name = ?"""
 _DROP_LEFT = "DELETE FROM versions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM tags WHERE version = versions.id)"
@@ -48,9 +51,9 @@ def retire_builds(
 ) -> Retired:
     """Let go what the rules let go of one package. Blocks. Raises OSError, sqlite3.Error."""
     retired = Retired()
-    files = [File(*row) for row in ledger.rows(_FILES, (number,))]
+    with ledger.reading() as db:
+        going = _plan(db, member, number, package, (_FILES, (number,)), now)
     pause("read")
-    going = _plan(member, package, files, now)
     if dry_run:
         released: Counter[str] = Counter()
         for build, why in going:
@@ -70,8 +73,15 @@ def retire_builds(
     return retired
 
 
-def _plan(member: Member, package: str, files: Sequence[File], now: float) -> list[tuple[Build, str]]:
-    return plan_builds(package, read_builds(files, member.builds), member.retention, now)
+def _plan(
+    db: sqlite3.Connection, member: Member, number: int, package: str, which: tuple[str, _Values], now: float
+) -> list[tuple[Build, str]]:
+    builds = read_builds((File(*row) for row in db.execute(*which).fetchall()), member.builds)
+    complete: dict[str, int] = {}
+    for version in {build.version for build in builds} if member.complete else ():
+        for (told,) in db.execute(_NOTE, (number, f"{package}/{version}", member.complete)).fetchall():
+            complete[version] = int(told)
+    return plan_builds(package, builds, member.retention, now, complete)
 
 
 def _count(retired: Retired, package: str, going: Going, freed: int, note: Note) -> None:
@@ -96,10 +106,9 @@ def _drop(
     """Within a transaction: a batch of a version's builds, each with the bytes that come free; and whether more go."""
     folder = f"{package}/{version}"
     span = (number, f"{folder}/", f"{folder}0")  # "0" comes after "/"
-    files = [File(*row) for row in db.execute(_FILES_BELOW, span).fetchall()]
     gone: list[tuple[Going, int]] = []
     dropped = 0
-    going = [item for item in _plan(member, package, files, now) if item[0].version == version]
+    going = _plan(db, member, number, package, (_FILES_BELOW, span), now)
     for build, why in going:
         if dropped and dropped + len(build.files) > BATCH:
             break

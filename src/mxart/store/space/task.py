@@ -23,13 +23,15 @@ class Member(msgspec.Struct, frozen=True):
     `part`: where the files lie that exist for others of their package only: the row of such a file has the path
     `<package>/<part>/<digest>`, and goes when nothing links it.  "": all files stand for themselves.  `builds`: what
     the paths of files look like that belong to builds of a version, as a regular expression with the groups `version`,
-    `time`, `number` and `kind`; retention is of these then.  "": it is of tags.
+    `time`, `number` and `kind`; retention is of these then.  "": it is of tags.  `complete`: the key of a note on the
+    directory of such a version, of the highest number whose build is complete; later ones are under way.
     """
 
     name: str
     store: str
     part: str = ""
     builds: str = ""
+    complete: str = ""
     max_bytes: int | None = None
     retention: tuple[Retention, ...] = ()
 
