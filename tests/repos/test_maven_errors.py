@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mxart.errors import BadRequest, Conflict, NotFound, Problem, UpstreamUnavailable
+from mxart.errors import BadRequest, Conflict, NotFound, PreconditionFailed, Problem, UpstreamUnavailable
 from mxart.message import Response
 from mxart.proto.heads import render_head
 from mxart.repos.maven.errors import word
@@ -32,6 +32,18 @@ def test_resolver_reads_a_problem_and_the_others_the_status_line() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "problem", [NotFound("it is not here", detail="nor there"), PreconditionFailed("it is another")]
+)
+def test_what_resolver_acts_on_has_a_plain_text(problem: Problem) -> None:
+    """Maven 3.9.10 and later take a 404 or a 412 with problem details for an error like any other."""
+    answer = word(problem)
+    assert answer.headers.get("content-type") == "text/plain; charset=utf-8"
+    (text,) = answer.body.segments
+    assert text == {404: b"it is not here; nor there\n", 412: b"it is another\n"}[problem.status]
+    assert answer.reason.startswith(("Not Found: it is not here", "Precondition Failed: it is another"))
+
+
 def test_headers_of_a_problem_go_along() -> None:
     answer = word(UpstreamUnavailable("come back", retry_after=2.1, headers=(("warning", "x"),)))
     assert answer.headers.get("retry-after") == "3"
@@ -41,7 +53,7 @@ def test_headers_of_a_problem_go_along() -> None:
 
 @pytest.mark.parametrize(
     "problem",
-    [BadRequest("a\r\nSet-Cookie: b=c"), BadRequest("ümlaut \0 \x7f \u2028"), NotFound("x" * 5000), NotFound("")],
+    [BadRequest("a\r\nSet-Cookie: b=c"), BadRequest("ümlaut \0 \x7f \u2028"), BadRequest("x" * 5000), BadRequest("")],
     ids=["lines", "signs", "long", "empty"],
 )
 def test_the_reason_is_one_line_whatever_a_stranger_wrote(problem: Problem) -> None:

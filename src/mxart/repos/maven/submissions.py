@@ -61,10 +61,12 @@ def hear_metadata(place: MetadataPath, data: bytes) -> Hearing:
 def _builds_told(place: MetadataPath, number: int, view: View, spot: Spot, allowed: Container[str]) -> Change:
     """A snapshot's list comes when all files of a build are here: then it is shown (indexes)."""
     repository, directory = spot.repository, place.directory
-    number = min(number, highest(view, repository, directory))
-    if number <= told(view, repository, directory):
+    before, most = told(view, repository, directory), highest(view, repository, directory)
+    # Until the first list all is shown, and what was shown stays.
+    complete = min(number, most) if before else most
+    if not number or complete <= before:
         return NOTHING
-    return Change(notes=(Note(repository, directory, TOLD, str(number)),))
+    return Change(notes=(Note(repository, directory, TOLD, str(complete)),))
 
 
 def _checked(plugin: Plugin, place: MetadataPath) -> Plugin:
