@@ -11,6 +11,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -316,3 +317,22 @@ async def test_a_deploy_that_is_held_outlives_a_collection_and_a_kill_and_is_see
             assert found is not None
             assert found.versions == ("1.0",)
     server.stop()
+
+
+async def test_people_see_a_version_by_its_pom_and_delete_it_by_its_name(tmp_path: Path) -> None:
+    with mxart(tmp_path, OWN) as server, trio.fail_after(60):
+        password = (server.data / "admin-password").read_text().strip()
+        api = f"/-/api/v1/repositories/maven/packages/{quote(PACKAGE, safe='')}"
+        async with Line(server.port, password) as line, Line(server.port, password, "") as people:
+            for version in ("1.0", "2.0"):
+                await deploy_release(line, version)
+            shown = json.loads((await people.ask("GET", f"{api[1:]}/versions")).body)["items"]
+            by_name = {item["tags"][0]: item["digest"] for item in shown}
+            assert by_name == {version: f"sha256:{sums(pom(version=version))['sha256']}" for version in ("1.0", "2.0")}
+            assert (await people.ask("DELETE", f"{api[1:]}/tags/1.0")).status == 204
+            assert (await people.ask("DELETE", f"{api[1:]}/tags/1.0")).status == 404
+            found = await read(line, LIST)
+            assert found is not None
+            assert found.versions == ("2.0",)
+            assert (await people.ask("DELETE", f"{api[1:]}/versions/{by_name['2.0']}")).status == 204
+            assert await read(line, LIST) is None

@@ -116,7 +116,7 @@ class VersionOperations:
             "deleteTag",
             "DELETE",
             f"{package}/tags/{{tag}}",
-            "Delete a tag; the version that it points at stays. A Go module's version goes with it: that is its name.",
+            "Delete a tag; the version that it points at stays. One of Go or Maven goes with it: that is its name.",
             _DELETE,
             self._delete_tag,
             tag="packages",
