@@ -144,8 +144,10 @@ class FakeBlobs:
         self.opened: set[MemoryFile] = set()
         self.full = False
         self.reads = 0
+        self.opens = 0
 
     def open(self, digest: Digest) -> Source | None:
+        self.opens += 1
         data = self.kept.get(digest)
         return None if data is None else MemoryFile(Growing(data, complete=True), self.opened)
 

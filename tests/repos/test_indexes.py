@@ -271,6 +271,22 @@ async def test_a_checksum_asked_for_first_fetches_the_file(bench: Bench) -> None
     assert not bench.world.blobs.opened
 
 
+async def test_a_large_file_is_not_opened_for_its_head_or_its_checksum(bench: Bench) -> None:
+    data = b"blade" * 40_000
+    bench.publish("1.0", data)
+    whole = await bench.get(bench.own, f"{SAW}/1.0/saw.bin")
+    whole.body.close()
+    opens = bench.world.blobs.opens
+    head = await bench.get(bench.own, f"{SAW}/1.0/saw.bin", method="HEAD")
+    assert (head.headers, head.body.length) == (whole.headers, len(data))
+    for where in (bench.own, bench.all):
+        wanted = hashlib.sha1(data).hexdigest()
+        assert await bench.text(where, f"{SAW}/1.0/saw.bin.sha1") == (200, wanted)
+    assert bench.world.blobs.opens == opens
+    bench.world.blobs.kept.clear()  # published, and lost
+    assert (await bench.get(bench.own, f"{SAW}/1.0/saw.bin", method="HEAD")).status == 500
+
+
 @pytest.mark.parametrize("broken", [False, True], ids=["judged wrong", "broken off"])
 async def test_there_is_no_checksum_of_a_file_that_is_not_right(bench: Bench, broken: bool) -> None:
     made = bench.serve(0, f"{SAW}/1.0/saw.bin", b"bad" * 1000)

@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from email.utils import formatdate
 
-import msgspec.structs
 import trio
+from msgspec.structs import replace
 
 from mxart.body import Body, Source
 from mxart.digest import Digest
@@ -109,7 +109,7 @@ def undated(request: Request) -> Request:
 def _without(request: Request, names: tuple[str, ...]) -> Request:
     if not any(name in names for name, _ in request.headers):
         return request
-    return msgspec.structs.replace(request, headers=request.headers.without(*names))
+    return replace(request, headers=request.headers.without(*names))
 
 
 async def alias_found(repository: Repository, operation: Alias, request: Request, caller: Caller) -> Found:
@@ -136,9 +136,24 @@ async def checksum_found(
             return _text(text, [("cache-control", "no-cache"), ("accept-ranges", "none")], indexed.warning)
         case Alias() as alias:
             found = await alias_found(repository, alias, request, caller)
-        case Document() | Artifact() as file:
+        case Document() as file:
             found = await repository.file(file, request.trace, caller)
+        case Artifact() as file:
+            found = await _described_or_opened(repository, file, request, caller)
     return _text(await _sum(repository, operation.algorithm, found), [("cache-control", _caching(found))])
+
+
+async def _described_or_opened(repository: Repository, file: Artifact, request: Request, caller: Caller) -> Found:
+    """What is kept need not be opened for what is known of it; all else comes, and is waited for."""
+    try:
+        found = await repository.file(replace(file, head=True, kept=True), request.trace, caller)
+    except NotFound:
+        found = None
+    if found is not None and found.checksum:
+        return found
+    if found is not None:
+        found.close()
+    return await repository.file(file, request.trace, caller)
 
 
 async def _sum(repository: Repository, algorithm: str, found: Found) -> str:

@@ -170,7 +170,7 @@ class Shelf:
     ) -> Found | None:
         """Open what a name means; None if its bytes are not here (any more).
 
-        It is remembered until `until`.  A document's content is always bytes.
+        It is remembered until `until`.  A document's content is always bytes; a large file is not opened for its head.
         """
         record = known.record
         key = (self._repository, operation.path)
@@ -182,8 +182,13 @@ class Shelf:
             content = await self._stock.blobs.read(record.digest, MAX_DOCUMENT)
         elif record.size <= SMALL:
             content = await self._stock.blobs.read(record.digest, SMALL)
-        else:
+        elif not operation.head:
             content = self._stock.blobs.open(record.digest)
+        elif self._stock.blobs.has(record.digest):
+            self._stock.catalog.used(self._repository, operation.path, now)
+            return self.describe(operation, record, None, size=record.size, warning=warning, now=now)
+        else:
+            content = None
         if content is None:
             return None
         size = len(content) if isinstance(content, bytes) else content.total
