@@ -27,7 +27,7 @@ class Desk:
 
     def remembered(self, operation: File, trace: Trace) -> Found | None:
         """What memory has: the fast way, a few microseconds."""
-        found = self.remote.shelf.remembered(operation.path, self.remote.clock())
+        found = self.remote.shelf.remembered(operation, self.remote.clock())
         if found is not None:
             trace.outcome = "stale" if found.stale else "hit"
             trace.decided("%s: remembered, %s", operation.path, trace.outcome)

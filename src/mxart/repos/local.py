@@ -114,7 +114,7 @@ class Local:
     async def file(self, operation: File, trace: Trace, caller: Caller = NOBODY) -> Found:
         trace.outcome = "local"
         now = self._clock()
-        found = self._shelf.remembered(operation.path, now) or await self._find(operation, trace, now)
+        found = self._shelf.remembered(operation, now) or await self._find(operation, trace, now)
         if isinstance(operation, Blob) and operation.head and not await self._relied_on(operation, now):
             found.close()
             raise self._not_found(operation)

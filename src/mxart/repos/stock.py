@@ -1,7 +1,7 @@
 """Where the kinds keep things: blobs, their names, and the small files that are served from memory.
 
-`Memory` remembers finished answers of small files, whole.  An answer is valid while the catalog's
-generation has not moved and its own time has not run out; after a move of the generation only the
+`Memory` remembers finished answers of small files, whole, and the heads of large ones.  An answer is valid while
+the catalog's generation has not moved and its own time has not run out; after a move of the generation only the
 name is looked up again, and the bytes are used further if it still means the same digest.
 """
 
@@ -36,15 +36,22 @@ _MOVING = "no-cache"
 
 
 class _Entry(Struct):
+    """`data` None: of a large file, whose bytes are opened for each answer."""
+
     found: Found
-    data: bytes
+    data: bytes | None
     generation: int
     until: float
     noted: float
 
+    @property
+    def cost(self) -> int:
+        """Bytes in memory, more or less."""
+        return len(self.data or b"") + _ENTRY_COST
+
 
 class Memory:
-    """Small files in memory, least recently used out first. One for all repositories of a worker."""
+    """Small files, and heads of large ones, least recently used out first. One for all repositories of a worker."""
 
     def __init__(self, max_bytes: int = 32 << 20) -> None:
         self._max = max_bytes
@@ -63,16 +70,16 @@ class Memory:
         """Remember, and forget what no longer fits."""
         self.drop(key)
         self._entries[key] = entry
-        self._held += len(entry.data) + _ENTRY_COST
+        self._held += entry.cost
         while self._held > self._max:
             _, oldest = self._entries.popitem(last=False)
-            self._held -= len(oldest.data) + _ENTRY_COST
+            self._held -= oldest.cost
 
     def drop(self, key: tuple[str, str]) -> None:
         """Forget."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._held -= len(entry.data) + _ENTRY_COST
+            self._held -= entry.cost
 
 
 class Stock(Struct, frozen=True):
@@ -145,18 +152,21 @@ class Shelf:
         if private:
             self._lasting, self._moving = f"private, {self._lasting}", f"private, {self._moving}"
 
-    def remembered(self, path: str, now: float) -> Found | None:
-        """A valid answer from memory: the fast path, a few microseconds."""
-        key = (self._repository, path)
+    def remembered(self, operation: File, now: float) -> Found | None:
+        """A valid answer from memory: the fast path, a few microseconds, and some more where a file is opened."""
+        key = (self._repository, operation.path)
         memory = self._stock.memory
         entry = memory.get(key)
         if entry is None or now >= entry.until or entry.generation != self._stock.catalog.generation():
             return None
+        found = entry.found if entry.data is not None else self._opened(operation, entry.found)
+        if found is None:
+            return None
         memory.touch(key)
         if now - entry.noted > _NOTE_USE:
             entry.noted = now
-            self._stock.catalog.used(self._repository, path, now)
-        return entry.found
+            self._stock.catalog.used(self._repository, operation.path, now)
+        return found
 
     def look(self, path: str) -> Known | None:
         """What the name means, if it is known here."""
@@ -175,28 +185,34 @@ class Shelf:
         record = known.record
         key = (self._repository, operation.path)
         entry = self._stock.memory.get(key)
-        content: bytes | Source | None
-        if entry is not None and entry.found.digest == record.digest:
+        content: bytes | None = None
+        if entry is not None and entry.data is not None and entry.found.digest == record.digest:
             content = entry.data
         elif isinstance(operation, Document):
             content = await self._stock.blobs.read(record.digest, MAX_DOCUMENT)
         elif record.size <= SMALL:
             content = await self._stock.blobs.read(record.digest, SMALL)
-        elif not operation.head:
-            content = self._stock.blobs.open(record.digest)
-        elif self._stock.blobs.has(record.digest):
-            self._stock.catalog.used(self._repository, operation.path, now)
-            return self.describe(operation, record, None, size=record.size, warning=warning, now=now)
-        else:
-            content = None
-        if content is None:
+        large = not isinstance(operation, Document) and record.size > SMALL
+        if content is None and not large:
             return None
-        size = len(content) if isinstance(content, bytes) else content.total
+        size = record.size if content is None else len(content)
         found = self.describe(operation, record, content, size=size, warning=warning, now=now)
+        answer = self._opened(operation, found) if content is None else found
+        if answer is None:
+            return None
         self._stock.catalog.used(self._repository, operation.path, now)
-        if isinstance(content, bytes) and len(content) <= SMALL * 16 and until > now:
+        if until > now and (content is None or size <= SMALL * 16):
             self._stock.memory.put(key, _Entry(found, content, known.generation, until, now))
-        return found
+        return answer
+
+    def _opened(self, operation: File, found: Found) -> Found | None:
+        """A large file as it is remembered, with its bytes, unless only its head is asked for; None: they are gone."""
+        digest = found.digest
+        assert digest is not None, "it is kept"
+        if operation.head:
+            return found if self._stock.blobs.has(digest) else None
+        source = self._stock.blobs.open(digest)
+        return replace(found, content=source) if source is not None else None
 
     def describe(
         self,
