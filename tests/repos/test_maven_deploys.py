@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
+from msgspec.structs import replace
 
 from kit.bodies import GivenBody
+from kit.changing import FakeChanges
 from kit.maven import Deploying, jar, listing, pom, sample, sums
 from kit.publishing import Rights
 from kit.repos import World
@@ -14,6 +18,7 @@ from mxart.repos.group import Group
 from mxart.repos.maven import metadata
 from mxart.repos.maven.format import Maven
 from mxart.repos.maven.writes import Policy
+from mxart.store.changes import Change, Decide
 
 BASE = "org/example/app/1.0/app-1.0"
 MOVING = "org/example/app/1.1-SNAPSHOT/app-1.1"
@@ -79,6 +84,64 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(shop: Deploying
     with pytest.raises(Exception, match="left in the middle"):
         await shop.put(f"{BASE}.jar", GivenBody(bytes(size), length=size, breaks_at=size // 2))
     assert shop.names() == before
+    assert shop.world.uploads.states == {}
+
+
+class CancelledBody(GivenBody):
+    """Its request is cancelled when so much of it was taken."""
+
+    def __init__(self, data: bytes, scope: trio.CancelScope, at: int) -> None:
+        super().__init__(data, chunk=1000)
+        self._scope = scope
+        self._at = at
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if self.taken >= self._at:
+            self._scope.cancel()
+        return await super().receive(max_bytes)
+
+
+@pytest.mark.parametrize("size", [5_000, 200_000])
+@pytest.mark.parametrize("part", [0.0, 0.5, 1.0])
+async def test_who_is_cancelled_leaves_nothing_but_what_is_whole(shop: Deploying, size: int, part: float) -> None:
+    with trio.CancelScope() as scope:
+        await shop.put(f"{BASE}.bin", CancelledBody(bytes(size), scope, int(size * part)))
+    assert scope.cancelled_caught
+    assert shop.names() == []
+    assert shop.world.uploads.states == {}
+    with trio.CancelScope() as scope:
+        await shop.put(f"{BASE}.jar.sha1", CancelledBody(b"0" * 40, scope, int(40 * part)))
+    assert shop.world.changes.made == []
+
+
+class Swept(FakeChanges):
+    """A collection without grace takes the bytes away that were just put, so many times."""
+
+    def __init__(self, world: World, times: int) -> None:
+        super().__init__(world.catalog)
+        self._blobs = world.blobs
+        self._times = times
+
+    async def change(self, decide: Decide, ensure: Callable[[], bool]) -> Change:
+        if self._times:
+            self._times -= 1
+            self._blobs.kept.clear()
+        return await super().change(decide, ensure)
+
+
+@pytest.mark.parametrize(
+    ("times", "size", "status"), [(2, 100, 201), (3, 100, 503), (1, 500_000, 503), (0, 500_000, 201)]
+)
+async def test_what_is_swept_in_that_moment_is_put_again_or_the_client_is_told_to(
+    nursery: trio.Nursery, times: int, size: int, status: int
+) -> None:
+    world = World(nursery)
+    world.stock = replace(world.stock, changes=Swept(world, times))
+    shop = Deploying(world)
+    assert await shop.put(f"{BASE}.bin", bytes(size)) == status
+    assert bool(shop.names()) == (status == 201)
+    assert await shop.put(f"{BASE}.bin", bytes(size)) in (200, 201)
+    assert await shop.get(f"{BASE}.bin") == bytes(size)
     assert shop.world.uploads.states == {}
 
 
