@@ -28,14 +28,8 @@ _MOST = 350  # of our own: some 90 ms of processor time
 
 @pytest.fixture(scope="module")
 def imported() -> list[str]:
-    """What is there when the program begins to read its configuration."""
-    told = subprocess.run(
-        [sys.executable, "-c", "import sys, mxart.__main__; print(*sys.modules)"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return told.stdout.split()
+    """What is there when the server begins to read its configuration."""
+    return _imports("mxart.__main__, mxart.cli_serve")
 
 
 @pytest.mark.parametrize("rare", _RARE)
@@ -45,6 +39,19 @@ def test_serving_does_not_wait_for_what_it_rarely_needs(imported: list[str], rar
 
 def test_the_modules_of_serving_do_not_become_too_many(imported: list[str]) -> None:
     assert len(list(_within("mxart", imported))) <= _MOST
+
+
+@pytest.mark.parametrize("command", ["__main__", "commands.ca", "commands.setup", "commands.token", "commands.user"])
+def test_a_command_does_not_wait_for_the_server(command: str) -> None:
+    imported = _imports(f"mxart.{command}")
+    assert "mxart.build" not in imported
+    assert "mxart.app" not in imported
+
+
+def _imports(modules: str) -> list[str]:
+    """What a fresh interpreter has imported after these."""
+    program = f"import sys, {modules}; print(*sys.modules)"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
 
 
 def _within(package: str, modules: Iterable[str]) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,7 +14,6 @@ from mxart.access.control import Access, rules_of
 from mxart.access.directory import Directory
 from mxart.access.key_files import KeyFiles
 from mxart.access.management import Management
-from mxart.build import Parts
 from mxart.config import Config, parse_size
 from mxart.server.authentication import Authenticator, Signer
 from mxart.server.challenges import Challenges, Doors
@@ -24,6 +24,9 @@ from mxart.server.reception import Reception
 from mxart.server.token_pages import TokenPages
 from mxart.store.generation import Generation
 from mxart.store.paths import DataPaths
+
+if TYPE_CHECKING:
+    from mxart.build import Parts  # the whole server, which commands about users need not wait for
 
 log = logging.getLogger(__name__)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib import import_module
 from typing import cast, get_args
 
 import click
 
-from mxart import __version__, app
-from mxart.commands.options import USER_ERROR, Options, raise_file_limit
-from mxart.errors import ConfigError
-from mxart.logs import Level, configure
-from mxart.supervisor import Prepared, Supervisor
+from mxart import __version__
+from mxart.commands.options import Options
+from mxart.logs import Level
 
 _COMMANDS = ("ca", "check", "dns", "gc", "go", "group", "replicate", "retention", "setup", "token", "user")
 
@@ -76,24 +73,6 @@ def main(
     options = Options(config, data, listen, tls, workers)
     context.obj = options
     if context.invoked_subcommand is None:
-        sys.exit(_serve(options, cast("Level", log_level)))
+        from mxart.cli_serve import serve  # noqa: PLC0415  # most of the program, and most commands need little of it
 
-
-def _serve(options: Options, level: Level) -> int:
-    log_to = configure(level)
-    raise_file_limit()
-
-    def prepare(previous: Prepared | None) -> Prepared:
-        return app.prepare(options.load(), previous, log_to)
-
-    def announce(prepared: Prepared) -> None:
-        click.echo(f"mxart ready: {' '.join(prepared.urls)}")
-
-    try:
-        return Supervisor(prepare, announce).run()
-    except ConfigError as error:
-        click.echo(f"mxart: {error}", err=True)
-        return USER_ERROR
-    finally:
-        log_to[0].flush()
-        logging.shutdown()
+        sys.exit(serve(options, cast("Level", log_level)))
