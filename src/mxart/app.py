@@ -23,7 +23,8 @@ from mxart.app_access import Rights, prepare_access
 from mxart.app_api import ApiOnDemand
 from mxart.app_ca import authority, tls_server
 from mxart.app_sums import prepare_sums
-from mxart.build import Parts, Trust
+from mxart.build import Parts
+from mxart.build_trust import Trust
 from mxart.claims import served_names
 from mxart.config import Config
 from mxart.errors import ConfigError

@@ -9,7 +9,7 @@ from kit.modules import TOML, TOOLS, Module
 from kit.publishing import EVERYTHING
 from kit.repos import Answer, FakeUpstream, World, body_of
 from kit.settings import configured
-from mxart.build import Trust
+from mxart.build_trust import Trust
 from mxart.errors import ConfigError, UpstreamFailed
 from mxart.repos.base import Repository
 from mxart.repos.callers import Caller

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kit.settings import configured
 from kit.sumdb import Database, sum_of
-from mxart.build import Trust
+from mxart.build_trust import Trust
 from mxart.errors import ConfigError
 from mxart.repos.go.notes import SignerKey, VerifierKey
 from mxart.repos.go.sums import SUM_GOLANG_ORG, Private, Record, Sums

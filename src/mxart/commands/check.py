@@ -12,7 +12,7 @@ from mxart.access.control import NOBODY, Access, Principal, principal_of, rules_
 from mxart.access.directory import Directory
 from mxart.access.rules import EVERYBODY, USERS, Rules
 from mxart.app_ca import check_certificates
-from mxart.build import Trust
+from mxart.build_trust import Trust
 from mxart.commands.options import Options, UserError
 from mxart.commands.people import people
 from mxart.config import Config, Tunnel
