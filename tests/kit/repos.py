@@ -482,6 +482,23 @@ def fields_of(response: Response, *names: str) -> list[str | None]:
     return [response.headers.get(name) for name in names]
 
 
+class SlowDisk(FakeBlobs):
+    """`put` takes as long as the test wants, and then fails as it wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turning = trio.Event()
+        self.begun = 0
+        self.problem: Problem | None = None
+
+    async def put(self, data: bytes, digest: Digest | None = None) -> Digest:
+        self.begun += 1
+        await self.turning.wait()
+        if self.problem is not None:
+            raise self.problem
+        return await super().put(data, digest)
+
+
 class Alone(Go):
     """A format whose large files have nothing beside them."""
 

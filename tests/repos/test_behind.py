@@ -8,8 +8,7 @@ import trio.testing
 from msgspec import structs
 
 from kit.modules import GRAPH, TOML
-from kit.repos import Answer, FakeBlobs, World, body_of
-from mxart.digest import Digest
+from kit.repos import Answer, SlowDisk, World, body_of
 from mxart.errors import Problem, StorageFull
 from mxart.repos.base import Repository
 from mxart.repos.behind import Behind
@@ -18,23 +17,6 @@ from mxart.repos.group import Group
 
 INFO = f"{TOML.base}.info"
 MOD = f"{TOML.base}.mod"
-
-
-class SlowDisk(FakeBlobs):
-    """`put` takes as long as the test wants, and then fails as it wants."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turning = trio.Event()
-        self.begun = 0
-        self.problem: Problem | None = None
-
-    async def put(self, data: bytes, digest: Digest | None = None) -> Digest:
-        self.begun += 1
-        await self.turning.wait()
-        if self.problem is not None:
-            raise self.problem
-        return await super().put(data, digest)
 
 
 @pytest.fixture

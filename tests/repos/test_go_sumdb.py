@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from kit.modules import GRAPH, TOML, TOOLS, Module
-from kit.repos import Answer, FakeUpstream, World, body_of
+from kit.repos import Answer, FakeUpstream, SlowDisk, World, body_of
 from kit.sumdb import Database
 from mxart.errors import BodyBroken, UpstreamTimeout, UpstreamUnavailable
 from mxart.repos.go.format import Go
@@ -159,6 +159,28 @@ async def test_many_who_ask_at_once_ask_the_database_once(scene: Scene) -> None:
         for _ in range(50):
             nursery.start_soon(scene.sums, LOOKUP)
     assert scene.direct.asked.count("GET " + LOOKUP.replace("!", "%21")) == 1
+
+
+async def test_nobody_waits_for_what_was_proven_to_be_kept(nursery: trio.Nursery) -> None:
+    world = World(nursery)
+    disk = world.blobs = SlowDisk()
+    disk.turning.set()
+    scene = Scene(world)
+    assert (await scene.sums(LOOKUP))[0] == 200  # with it a newer tree is known, which is on disk before anything else
+    await trio.testing.wait_all_tasks_blocked()
+    disk.turning = trio.Event()
+    asked = len(scene.direct.asked)
+    path = "lookup/example.com/tools/v2@v2.3.0"
+    for _ in range(3):
+        assert await scene.sums(path) == (200, scene.database.lookup(TOOLS.path, TOOLS.version))
+        assert await scene.get(f"{TOOLS.base}.mod") == (200, TOOLS.mod)
+    assert scene.direct.asked[asked:] == [f"GET {path}"]
+    disk.turning.set()
+    await trio.testing.wait_all_tasks_blocked()
+    scene.direct.trouble = scene.upstream.trouble = UpstreamUnavailable("gone")
+    assert (await scene.sums(path))[0] == 200
+    assert (await scene.sums("tile/8/0/001.p/66"))[0] == 200
+    assert (await scene.get(f"{TOOLS.base}.mod"))[0] == 200
 
 
 async def test_files_of_a_version_are_kept_if_they_are_those_that_the_database_knows(scene: Scene) -> None:

@@ -336,7 +336,8 @@ async def test_nothing_is_left_open(tmp_path: Path) -> None:
     async with running_store(tmp_path) as store:
         good = ScriptedOrigin(DATA)
         (await store.transfers.join(good.digest, None, good)).source.close()  # warms up threads
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        while store.transfers.running:
+            await trio.testing.wait_all_tasks_blocked(0.01)
         before = open_files()
         for seed in range(10):
             data = some_bytes(100_000, seed)

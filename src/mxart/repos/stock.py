@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ SMALL = 64 << 10
 # A remembered file's last use is told to the catalog this often, in seconds.
 _NOTE_USE = 60.0
 _ENTRY_COST = 1024
+_MAX_DATE = 64  # characters; longer ones are none (RFC 9110 section 5.6.7)
 _FOREVER = float("inf")
 _LASTING = "max-age=31536000, immutable"
 _MOVING = "no-cache"
@@ -103,6 +105,13 @@ def etag_of(digest: Digest) -> str:
 
 def _http_date(upstream: str, created: float) -> str:
     """Upstream's date where it is one, else when the bytes were first seen here."""
+    if len(upstream) > _MAX_DATE:
+        return _dated("", created)
+    return _dated(upstream, created)
+
+
+@lru_cache(maxsize=4096)  # a file that is served again and again has one date; reading and writing it are slow
+def _dated(upstream: str, created: float) -> str:
     seconds = seconds_of(upstream) or created
     return formatdate(seconds, usegmt=True) if seconds else ""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -160,10 +160,12 @@ class Sums:
                 return data
         remote.refuse_missing(path, "sumdb", trace)
         self._timeline.refuse_forked()
-        data, _ = await self._lookups.join(flight_of(path, trace), partial(self._obtain, module, version, path, trace))
+        work = partial(self._obtain, module, version, path, trace)
+        data, _ = await self._lookups.join_early(flight_of(path, trace), work)
         return data
 
-    async def _obtain(self, module: str, version: str, path: str, trace: Trace) -> bytes:
+    async def _obtain(self, module: str, version: str, path: str, trace: Trace, tell: Callable[[bytes], None]) -> bytes:
+        """From the database. It is told when it is proven, and kept behind (module behind)."""
         remote = self._remote
         try:
             data = await self._sources.fetch(lookup_path(module, version), MAX_LOOKUP, trace)
@@ -181,6 +183,19 @@ class Sums:
         proven = await self._timeline.prove(head, [(0, record.number)], (), trace)
         if proven.hashes != [record_hash(record.text)]:
             raise self._bad(f"{module}@{version}", f"the record is not number {record.number} of its signed tree")
+        behind = remote.stock.behind
+        if not behind.begin(remote.name, path):
+            await self._keep(path, data)
+            return data
+        try:
+            tell(data)
+            await self._keep(path, data)
+        finally:
+            behind.end(remote.name, path)
+        return data
+
+    async def _keep(self, path: str, data: bytes) -> None:
+        remote = self._remote
         with remote.tolerant(path):
             digest = await remote.stock.blobs.put(data)
             now = remote.clock()
@@ -189,7 +204,6 @@ class Sums:
                     remote.name, f"sumdb/{self._name}", path, digest, len(data), TEXT, created=now, validated=now
                 )
             )
-        return data
 
     def _bad(self, what: str, why: str) -> UpstreamFailed:
         return UpstreamFailed(f"what {self._name} says of {what} is not to be believed: {why}", subject="sumdb")

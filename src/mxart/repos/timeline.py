@@ -52,6 +52,7 @@ class Timeline:
         self._place = f"sumdb/{key.name}"
         self._read: tuple[Digest, Head] | None = None  # the head as it was last read from the catalog
         self._forked: tuple[float, UpstreamFailed] | None = None
+        self._coming: dict[str, bytes] = {}  # proven, and on its way into the catalog
 
     async def head(self) -> Head | None:
         """The newest tree that is known; None where none is yet."""
@@ -211,10 +212,35 @@ class Timeline:
         return Proven(plan.prove(data), data, frozenset(came))
 
     async def _keep(self, proven: Proven) -> None:
+        """Nobody waits for it: see module behind."""
+        remote = self._remote
         for tile in proven.came:
-            path = self._kept_path(tile)
-            with self._remote.tolerant(path):
-                await self._put(path, proven.tiles[tile], BYTES)
+            path, data = self._kept_path(tile), proven.tiles[tile]
+            if len(self._coming.get(path, b"")) >= len(data):
+                continue
+            self._coming[path] = data
+            if remote.stock.behind.begin(remote.name, path):
+                remote.nursery.start_soon(self._keep_behind, path, data)
+            else:
+                await self._keep_tile(path, data)
+
+    async def _keep_behind(self, path: str, data: bytes) -> None:
+        try:
+            await self._keep_tile(path, data)
+        finally:
+            self._remote.stock.behind.end(self._remote.name, path)
+
+    async def _keep_tile(self, path: str, data: bytes) -> None:
+        """What goes wrong is logged: it is fetched again."""
+        remote = self._remote
+        try:
+            with remote.tolerant(path):
+                await self._put(path, data, BYTES)
+        except Problem as problem:
+            _log.warning("%s: %s is not kept: %s", remote.name, path, problem.message)
+        finally:
+            if self._coming.get(path) is data:
+                del self._coming[path]
 
     def _kept_path(self, tile: Tile) -> str:
         return f"{self._place}/kept/{tile.full.path}"
@@ -223,6 +249,9 @@ class Timeline:
         """A tile of hashes if so much of it was proven before."""
         remote = self._remote
         path = self._kept_path(tile)
+        coming = self._coming.get(path)
+        if coming is not None and len(coming) >= tile.width * HASH:
+            return coming[: tile.width * HASH]
         record = remote.stock.catalog.file(remote.name, path)
         if record is None or record.size < tile.width * HASH:
             return None

@@ -86,6 +86,8 @@ class Keeping:
             raise OSError("its partial file was removed by somebody else")
         place(path, self._paths.blob(digest))
         remove(self._download.promise.notes)
+        # Here and not in the loop: the last one to close a file that is gone waits until its blocks are free.
+        self._download.notes.close()
 
     def renew(self) -> None:
         """Begin again with an empty file, of which nobody has been told anything. Raises OSError.
