@@ -85,8 +85,8 @@ class Deploying:
     async def delete(self, path: str, caller: Caller | None = None) -> int:
         return await self.put(path, b"", caller=caller, method="DELETE")
 
-    async def get(self, path: str) -> bytes | None:
-        response, _ = await self.world.ask(self.own, f"/{path}")
+    async def get(self, path: str, of: Local | Group | None = None) -> bytes | None:
+        response, _ = await self.world.ask(of or self.own, f"/{path}")
         data = await body_of(response)
         return data if response.status == 200 else None
 

@@ -555,6 +555,28 @@ async def test_a_group_publishes_to_the_first_member_whose_policy_takes_it(nurse
     assert shop.names(repository="releases") == []
 
 
+async def test_what_is_said_of_plugins_by_a_group_is_heard_where_they_are(
+    nursery: trio.Nursery,
+) -> None:
+    shop = Deploying(World(nursery))
+    releases, snapshots = shop.repository("releases", "releases"), shop.repository("snapshots", "snapshots")
+    group = Group("maven", Maven(), (releases, snapshots), publish_to=("releases", "snapshots"))
+    await shop.put("org/example/x-maven-plugin/1-SNAPSHOT/x-maven-plugin-1-SNAPSHOT.jar", jar(), to=group)
+    data = f"<metadata><plugins>{plugin('x-maven-plugin', 'x')}</plugins></metadata>".encode()
+    path = "org/example/maven-metadata.xml"
+    carol = Caller(name="carol", grants=Rights(publish={"snapshots:org/example/x-maven-plugin"}))
+    assert await shop.put(path, data, to=group, caller=carol) == 201
+    assert await shop.put(path, data, to=group) == 200
+    served = await shop.get(path, group)
+    assert served is not None
+    assert [one.prefix for one in metadata.parse(served).plugins] == ["x"]
+    bob = Caller(name="bob", grants=Rights())
+    assert await shop.put(path, data, to=group, caller=bob) == 403
+    body = GivenBody(data + bytes(10 << 20))
+    assert await shop.put(path, body, to=group) == 413
+    assert await shop.put(path, b"<metadata>", to=group) == 400
+
+
 async def test_what_no_member_takes_is_refused_as_by_the_first(nursery: trio.Nursery) -> None:
     shop = Deploying(World(nursery))
     one, two = shop.repository("one", "releases"), shop.repository("two", "releases")

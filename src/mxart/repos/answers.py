@@ -47,6 +47,7 @@ from mxart.repos.publishing import (
 )
 from mxart.repos.roles import having
 from mxart.repos.seen import packages_seen
+from mxart.repos.telling import tell
 
 _CONDITIONS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range"))
 
@@ -103,14 +104,18 @@ async def _write(repository: Repository, operation: Write, request: Request, cal
             subject="route",
             headers=(("allow", "GET, HEAD"),),
         )
-    fitting = (one for one in publishers if len(publishers) == 1 or one.suits(operation, caller))
-    publisher = next(fitting, publishers[0])
+    if len(publishers) > 1:
+        publishers = [one for one in publishers if one.suits(operation, caller)] or publishers[:1]
+    publisher = publishers[0]
     action: Action = "delete" if isinstance(operation, Delete | Removal) else "publish"
     # Where only the body, or what is there, tells what it is, that is demanded then; nobody in particular need not try.
     if operation.package or not caller.name or not isinstance(operation, Release | Remark | Removal):
         caller.grants.demand(action, publisher.name, operation.package)
     try:
-        outcome = await publisher.write(operation, request.body, request.trace, caller)
+        if isinstance(operation, Remark) and not operation.package:
+            outcome: Outcome = await tell(operation, publishers, request.body, request.trace, caller)
+        else:
+            outcome = await publisher.write(operation, request.body, request.trace, caller)
     except WrongOffset as problem:
         problem.headers += having(repository.format.pushing).resume(problem.at, request.target)
         raise
