@@ -117,6 +117,25 @@ def test_a_pom_tells_its_coordinates_or_its_parents() -> None:
     assert read_pom(b'<?xml version="1.0" encoding="GB18030"?><project/>') == ("", "", "")
 
 
+def test_old_poms_are_read_as_they_are() -> None:
+    """There are such at Central: in Latin-1 without a word of it, or in spite of one; with letters by their names."""
+    name = "<name>J\u00f6rg</name>"
+    for data in (
+        POM.replace(b"<groupId>com", name.encode("latin-1") + b"<groupId>com"),
+        POM.replace(b'"1.0"?', b'"1.0" encoding="UTF-8"?').replace(
+            b"<groupId>com", name.encode("latin-1") + b"<groupId>com"
+        ),
+        POM.replace(b'"1.0"?', b'"1.0" encoding="ISO-8859-1"?').replace(
+            b"<groupId>com", name.encode("latin-1") + b"<groupId>com"
+        ),
+        POM.replace(b"<groupId>com", b"<name>J&ouml;rg</name><groupId>com"),
+    ):
+        assert data != POM
+        assert read_pom(data) == ("com.example", "app", "1.0")
+    with pytest.raises(BadFile, match="not well-formed"):
+        read_pom(POM.replace(b"<groupId>com", b"\xf6<<groupId>com"))
+
+
 def test_the_pom_of_something_else_is_refused() -> None:
     check_pom(place("pom"), POM)
     check_pom(place("pom"), POM.replace(b"1.0</version>", b"${revision}</version>"))

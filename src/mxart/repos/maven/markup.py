@@ -26,11 +26,30 @@ def read(
     """The root's name; and the elements at the wanted paths, in the order of their ends, with the text right in them.
 
     A path begins below the root; names are without a prefix.  `lenient`: entities that nobody has declared, as
-    `&oslash;`, and a document type that declares none are passed over: old POMs have such.  Raises BadMarkup.
+    `&oslash;`, and a document type that declares none are passed over, and what is no UTF-8 is taken for Latin-1: old
+    POMs have such.  Raises BadMarkup.
     """
     if len(data) > MAX_SIZE:
         raise BadMarkup(f"it is larger than {MAX_SIZE} bytes")
-    reader = _Reader(wanted, depth, lenient=lenient)
+    try:
+        return _read(_Reader(wanted, depth, lenient=lenient), data)
+    except BadMarkup:
+        if not lenient or _is_unicode(data):
+            raise
+    return _read(_Reader(wanted, depth, lenient=lenient, encoding="iso-8859-1"), data)
+
+
+def _is_unicode(data: bytes) -> bool:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read(reader: _Reader, data: bytes) -> tuple[str, list[tuple[Path, str]]]:
     try:
         reader.parser.Parse(data.lstrip(_PROLOG), True)
     except expat.ExpatError as error:
@@ -43,7 +62,7 @@ def read(
 
 
 class _Reader:
-    def __init__(self, wanted: Collection[Path], depth: int, *, lenient: bool) -> None:
+    def __init__(self, wanted: Collection[Path], depth: int, *, lenient: bool, encoding: str | None = None) -> None:
         self.root = ""
         self.found: list[tuple[Path, str]] = []
         self._wanted = wanted
@@ -53,7 +72,7 @@ class _Reader:
         self._prefixes = {path[:n] for path in wanted for n in range(len(path) + 1)}
         self._texts: list[list[str]] = []
         self._elements = 0
-        self.parser = expat.ParserCreate()
+        self.parser = expat.ParserCreate(encoding)
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
