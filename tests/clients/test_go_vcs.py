@@ -20,7 +20,7 @@ from kit.servers import Mxart, mxart, wait_until
 from kit.sumdb import Database
 from mxart.repos.go.notes import SignerKey
 
-HOSTS = ("corp.test", "git.test", "github.com")
+HOSTS = ("corp.test", "git.test", "github.com", "gopkg.in")
 LIBRARY = "corp.test/team/lib"
 
 
@@ -38,7 +38,7 @@ proxy = "{hosts.proxy}"
 [repository.corp]
 format = "go"
 kind = "vcs"
-modules = ["corp.test", "github.com/acme/*"]
+modules = ["corp.test", "github.com/acme/*", "gopkg.in"]
 path = "/go"
 ttl = {ttl}
 negative_ttl = 0
@@ -111,7 +111,20 @@ def fill(hosts: GitHosts) -> list[str]:
     hub.commit(source("github.com/acme/Hub"), "v0.9.0")
     dotted = hosts.repository("corp.test/x/dotted.git")
     dotted.commit({f"in/{name}": content for name, content in source("corp.test/x/dotted.git/in").items()}, "in/v1.0.0")
+    linked = published(hosts, "linked", "corp.test/linked")
+    linked.link("LICENSE", "COPYING")
+    linked.submodule("other")
+    linked.commit({})
+    linked.commit({f"in/{name}": text for name, text in source("corp.test/linked/in").items()}, "in/v1.0.0", "v1.0.0")
+    yaml = hosts.repository("gopkg.in/yaml.v2")
+    hosts.site("gopkg.in").tells("gopkg.in/yaml.v2", "https://gopkg.in/yaml.v2")
+    yaml.commit({"yaml.go": "package yaml\n"}, "v2.0.0", "v1.0.0")
+    yaml.commit({"go.mod": "module gopkg.in/yaml.v2\n"}, "v2.1.0")
     return [
+        "gopkg.in/yaml.v2@v2.0.0",
+        "gopkg.in/yaml.v2@v2.1.0",
+        "corp.test/linked/in@v1.0.0",
+        "corp.test/linked@v1.0.0",
         *(f"{LIBRARY}@{version}" for version in ("v1.0.0", "v1.1.0", "v1.1.1", "v1.2.0-rc.1")),
         *(f"{LIBRARY}/part@{version}" for version in ("v0.1.0", "v0.2.0-beta", "v0.3.0")),
         f"{LIBRARY}/v2@v2.0.0",
@@ -158,6 +171,7 @@ def test_lists_and_the_latest_are_the_same_as_from_git_itself(hosts: GitHosts, r
         "corp.test/Old",
         "corp.test/retracting",
         "corp.test/untagged",
+        "gopkg.in/yaml.v2",
     ]
     with mxart(room / "mxart", served(hosts)) as server:
         commands = ours(server, room), direct(hosts, room)

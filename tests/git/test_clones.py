@@ -108,6 +108,23 @@ async def test_both_sorts_of_names_are_known(hosts: GitHosts, clones: Clones, ki
     assert [entry.path for entry in await clone.files(commit)] == ["a"]
 
 
+async def test_many_fetches_do_not_make_many_packs(
+    hosts: GitHosts, depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxart.git.clones._MAX_PACKS", 3)
+    repository = hosts.repository("git.test/app")
+    commits = [repository.commit({"a": str(number)}, f"v1.{number}.0") for number in range(8)]
+    clone = clone_of(Clones(depot), hosts)
+    await clone.references(0)
+    for number, commit in enumerate(commits):
+        await clone.obtain(commit, f"refs/tags/v1.{number}.0")
+    folder = depot.paths.copy(depot.paths.name("corp", str(clone.url)))
+    assert len(list(folder.glob("objects/pack/*.pack"))) <= 4
+    for number, commit in enumerate(commits):
+        (entry,) = await clone.files(commit)
+        assert await clone.read(entry, 10) == str(number).encode()
+
+
 async def test_two_hundred_who_want_the_same_make_one_fetch(hosts: GitHosts, depot: Depot) -> None:
     commit = hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")
     workers = [clone_of(Clones(depot), hosts) for _ in range(4)]
@@ -335,6 +352,20 @@ async def test_a_server_that_breaks_off_in_mid_fetch_harms_nothing(hosts: GitHos
     site.on = lambda asked: None
     await clone.obtain(commit, "refs/tags/v1.0.0")
     assert [entry.size for entry in await clone.files(commit)] == [1 << 20]
+
+
+async def test_a_pack_without_an_end_is_cut_and_leaves_nothing(hosts: GitHosts, depot: Depot) -> None:
+    repository = hosts.repository("git.test/app")
+    commit = repository.commit({"a": os.urandom(3 << 20)}, "v1.0.0")
+    small = replace(depot, git=Git(depot.paths.home, silence=10, max_file=1 << 20))
+    clone = clone_of(Clones(small), hosts)
+    await clone.references(0)
+    with pytest.raises(UpstreamFailed, match=r"git fails .*index-pack"):
+        await clone.obtain(commit, "refs/tags/v1.0.0")
+    folder = depot.paths.copy(depot.paths.name("corp", str(clone.url)))
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 1 << 20
+    await clone_of(Clones(depot), hosts).obtain(commit, "refs/tags/v1.0.0")
+    assert not list(folder.rglob("tmp_*"))
 
 
 async def test_what_a_killed_process_left_is_waited_for_and_cleared_away(

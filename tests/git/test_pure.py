@@ -181,7 +181,8 @@ def test_words_of_gits_mean_something(stderr: str, cause: str, problem: type[Exc
 
 
 def test_what_is_said_is_one_line_that_can_be_shown() -> None:
-    assert said("Cloning into 'x'...\nremote: \x1b[31mno\nfatal: gone\n") == "?[31mno"
+    assert said("Cloning into 'x'...\nremote: Counting: 3\nfatal: \x1b[31mgone\nfatal: more\n") == "?[31mgone"
+    assert said("Cloning\nremote: \x1b[31mno\n") == "?[31mno"
     assert said("a\nb\n") == "b"
     assert said("") == "it said nothing"
     assert len(said("fatal: " + "x" * 1000)) == 300

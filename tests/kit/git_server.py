@@ -74,7 +74,8 @@ class Repository:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         when = f"{next(_TIMES)} +0100"
-        git(self._work, "add", "-A", "--force")
+        if files:
+            git(self._work, "add", "--force", "--all", "--", *files)
         git(
             self._work,
             *("commit", "-q", "--allow-empty", "-m", "more"),
@@ -92,6 +93,11 @@ class Repository:
     def link(self, name: str, target: str) -> None:
         """A symbolic link, to be committed."""
         (self._work / name).symlink_to(target)
+        git(self._work, "add", name)
+
+    def submodule(self, name: str) -> None:
+        """Another repository's commit in a folder, to be committed: nothing of it is here."""
+        git(self._work, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{name}")
 
     def tag(self, name: str, commit: str = "HEAD", *, annotated: bool = False) -> None:
         """Set a tag, or move it by force, and push it."""

@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
 from mxart.git.depot import Depot
 from mxart.git.failures import Cause, GitFailed
+from mxart.git.process import Session
 from mxart.git.references import HEADS, TAGS, References
 from mxart.git.trees import Commit, Entry, parse_commit, parse_tree
 from mxart.git.url import GitUrl
@@ -48,6 +49,7 @@ _MAX_REFERENCES = 64 << 20
 _MAX_TREE = 128 << 20
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _HELD = 5.0  # seconds that a server in trouble is left alone
+_MAX_PACKS = 40
 _USED = 60.0  # seconds between two notes that a copy is in use
 _BUSY = "busy"
 # The go command turns these off as well: an archive does not depend on who made it (golang/go#27153).
@@ -203,8 +205,22 @@ class Clone:
         busy = self._folder / _BUSY
         busy.touch()
         command = ["fetch", "--progress", "--force", "--no-tags", "--no-write-fetch-head", *options]
-        await self._ask([*command, "--end-of-options", str(self.url), *specs], lock, folder=self._folder)
+        try:
+            await self._ask([*command, "--end-of-options", str(self.url), *specs], lock, folder=self._folder)
+        except Problem:
+            await trio.to_thread.run_sync(_clear, self._folder)
+            raise
+        await self._roll_up(lock)
         busy.unlink(missing_ok=True)
+
+    async def _roll_up(self, lock: int) -> None:
+        """Each fetch makes a pack: unite the small ones before they are so many that reading becomes slow."""
+        packs = await trio.to_thread.run_sync(lambda: sum(1 for _ in self._folder.glob("objects/pack/*.pack")))
+        if packs > _MAX_PACKS:
+            try:
+                await self._depot.git.run(["repack", "-q", "-d", "--geometric=2"], self._folder, Session(keep=(lock,)))
+            except GitFailed as error:
+                _log.warning("%s: its packs cannot be united: %s", self.url, error)
 
     async def _prepare(self, commit: str) -> None:
         """Have the bare repository there, whatever a killed process has left of it. The lock is held."""

@@ -60,7 +60,7 @@ _TABLE: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"project you were looking for could not be found|No such project|does not exist", Cause.ABSENT),
     )
 )
-_SAID = re.compile(r"(?:fatal|ERROR|error|remote): *(.*\S)")
+_SAID = re.compile(r"(fatal|ERROR|error|remote): *(.*\S)")
 
 
 def cause_of(stderr: str) -> Cause:
@@ -78,10 +78,10 @@ def said(stderr: str) -> str:
     """The line that tells a person most, printable and not long: the one that its meaning was read from, if any was."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", stderr) if line.strip()]
     meant = [line for line in lines if cause_of(line) is not Cause.OTHER]
-    marked = [line for line in lines if _SAID.match(line) is not None]
-    text = next(iter(meant or marked or lines[-1:] or ["it said nothing"]))
+    own = [line for line in lines if (match := _SAID.match(line)) is not None and match[1] != "remote"]
+    text = next(iter(meant or own or lines[-1:] or ["it said nothing"]))
     if (match := _SAID.match(text)) is not None:
-        text = match[1]
+        text = match[2]
     return "".join(sign if sign.isprintable() else "?" for sign in text)[:300]
 
 

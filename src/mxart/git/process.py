@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from mxart.discreet import Discreet
 from mxart.git.failures import GitFailed, GitSilent, TooMuch
 
 _PIECE = 1 << 16
+MAX_FILE = 16 << 30
+"""Bytes of a pack that a server sends at once: a whole history."""
 _STDERR = 8 << 10  # of the end of what it says
 _CLOSING_SECONDS = 5.0
 
@@ -47,6 +50,9 @@ _SETTINGS: tuple[tuple[str, str], ...] = (
     ("core.eol", "lf"),
     ("fetch.recurseSubmodules", "false"),
     ("fetch.writeCommitGraph", "false"),
+    # What comes is there as a whole or not at all: as single objects, a commit may be there without its files.
+    ("fetch.unpackLimit", "1"),
+    ("repack.writeBitmaps", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
     ("advice.detachedHead", "false"),
@@ -69,12 +75,25 @@ LOCAL = Session()
 
 
 class Git:
-    """The git command. `home` is an empty folder of ours; `silence` the seconds that a network may say nothing."""
+    """The git command.
 
-    def __init__(self, home: Path, *, silence: float = 60.0, at_once: int = 8, program: str = "git") -> None:
+    `home` is an empty folder of ours; `silence` the seconds that a network may say nothing; `max_file` the bytes that
+    may come of it.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        silence: float = 60.0,
+        at_once: int = 8,
+        max_file: int = MAX_FILE,
+        program: str = "git",
+    ) -> None:
         self._home = home
         self._program = program
         self._silence = silence
+        self._max_file = max_file
         self._places = trio.CapacityLimiter(at_once)
 
     async def run(
@@ -102,6 +121,8 @@ class Git:
                 start_new_session=True,
                 pass_fds=session.keep,
             )
+            if session.network:
+                self._bound(process.pid)
             listener = _Listener(process, limit, self._silence if session.network else math.inf)
             ended = False
             try:
@@ -112,6 +133,11 @@ class Git:
         if process.returncode != 0:
             raise GitFailed(process.returncode or -1, listener.said())
         return bytes(listener.output)
+
+    def _bound(self, pid: int) -> None:
+        """Let neither it nor what it will start write a file without an end: a server sends as much as it likes."""
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (self._max_file, self._max_file))
 
     def _environment(self, folder: Path | None, session: Session) -> dict[str, str]:
         found = {

@@ -39,6 +39,7 @@ from mxart.repos.go.versions import canonical, is_pseudo, is_version, latest, ma
 from mxart.repos.go.zips import MAX_SMALL, MAX_ZIP
 from mxart.repos.vcs.revisions import Pin, Revision
 
+_MAX_ARCHIVE = 4 << 30  # bytes of a folder, with the modules in it that are others
 _HASH = re.compile(r"[0-9a-f]{7,64}\Z")
 _Retracted = Callable[[str], bool]
 
@@ -53,13 +54,14 @@ class _Located(Struct, frozen=True):
 class Module:
     """One module in the copy of its repository. Methods raise NotFound for what cannot be a version of it.
 
-    `max_age`: how old, in seconds, branches and tags may be.
+    `max_age`: how old, in seconds, branches and tags may be.  `packers`: how many zips are packed at once.
     """
 
-    def __init__(self, place: Place, clone: Clone, max_age: float) -> None:
+    def __init__(self, place: Place, clone: Clone, max_age: float, packers: trio.CapacityLimiter) -> None:
         self._place = place
         self._clone = clone
         self._max_age = max_age
+        self._packers = packers
 
     @property
     def where(self) -> str:
@@ -321,6 +323,8 @@ class Module:
         located = await self._locate(commit, revision.version)
         folder = f"{located.folder}/" if located.folder else ""
         entries = await self._clone.files(commit, located.folder)
+        if (everything := sum(entry.size for entry in entries)) > _MAX_ARCHIVE:
+            raise self._bad(revision, f"{everything} bytes lie in its folder, of which at most {_MAX_ARCHIVE} are read")
         names = [entry.path[len(folder) :] for entry in entries if entry.is_file]
         chosen = packing.select(names, gomod.read(located.mod or b""))
         wanted = set(chosen)
@@ -336,7 +340,7 @@ class Module:
         prefix = f"{self._place.module}@{revision.version}/"
         pack = partial(_pack, scratch, located.folder, chosen, more, prefix, out)
         try:
-            await trio.to_thread.run_sync(pack)
+            await trio.to_thread.run_sync(pack, limiter=self._packers)
         except ValueError as error:
             raise self._bad(revision, str(error)) from None
         except OSError as error:

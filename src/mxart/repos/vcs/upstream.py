@@ -34,6 +34,7 @@ from mxart.upstream.base import Ask, Reply
 from mxart.upstream.download import Download
 
 _PIECE = 1 << 18
+_PACKERS = 2  # threads of one repository that pack zips, in one worker
 
 Kept = Callable[[str], Awaitable[bytes | None]]
 """A small file that is kept under a path, None if there is none."""
@@ -71,6 +72,7 @@ class GitModules:
         self._paths = paths
         self._kept = kept
         self._max_age = max_age
+        self._packers = trio.CapacityLimiter(_PACKERS)
 
     def origin(self, ask: Ask) -> Origin:
         """A whole file into a sink."""
@@ -115,7 +117,7 @@ class GitModules:
             place = Place.of(wanted.module, found.root.path, found.root.folder)
         except ValueError as error:
             raise NotFound(str(error), subject="module") from None
-        return Module(place, self._clones.of(found.url, found.named_by), self._max_age), place
+        return Module(place, self._clones.of(found.url, found.named_by), self._max_age, self._packers), place
 
     async def _revision(self, module: Module, wanted: Wanted) -> Revision:
         """The commit of a version, which is for good what it was at first."""
