@@ -369,3 +369,9 @@ async def test_a_tap_that_gives_little_but_always_something_does_not_hold_the_th
     os.close(disk)
     assert 0 < recorder.end < 100
     assert now < 0.2
+
+
+def test_the_longer_a_download_lasts_the_longer_bytes_wait_for_more_but_never_long() -> None:
+    """Each piece wakes all readers; of a second nobody misses a hundredth, of the first moments he would."""
+    waits = [recording.patience(lasted) for lasted in (0, 0.1, 0.3, 0.5, 1, 3600)]
+    assert waits == [0.002, 0.002, 0.006, 0.01, 0.01, 0.01]

@@ -29,7 +29,9 @@ from mxart.message import Tap
 from mxart.store.files import WriteAt, start_writeback
 
 _PIECE = 2 * 1024 * 1024  # bytes; the page cache takes large pieces for a fifth less than those of half the size
-_PATIENCE = 0.002  # seconds that less than that may wait to be written
+_PATIENCE = 0.002  # seconds that less than that may wait to be written,
+_LONG_PATIENCE = 0.010  # and at most, where a download lasts: each piece wakes all its readers
+_FRACTION = 0.02  # of the time that it has lasted
 _STRETCH = 0.05  # seconds
 _WRITEBACK = 8 * 1024 * 1024
 _CALM = 1.0  # seconds: a download that is over by then is written back when its readers have it
@@ -55,7 +57,7 @@ class Recorder:
         self._write_at = write_at
         self._publish = publish
         self._synced = end
-        self._busy_until = monotonic() + _CALM
+        self._began = monotonic()
         self._buffer: memoryview | None = None
 
     def hexdigest(self) -> str:
@@ -75,7 +77,7 @@ class Recorder:
         for chunk in chunks:
             self._hash.update(chunk if left >= len(chunk) else memoryview(chunk)[:left])
             left -= min(left, len(chunk))
-        if self.end - self._synced >= _WRITEBACK and monotonic() >= self._busy_until:
+        if self.end - self._synced >= _WRITEBACK and monotonic() >= self._began + _CALM:
             upto = min(self.end, self._synced + 2 * _WRITEBACK)  # catches up by and by
             start_writeback(disk, self._synced, upto)
             self._synced = upto
@@ -87,7 +89,7 @@ class Recorder:
             self._buffer = _memory(min(_PIECE, total - self.end))  # many downloads are small
         until = monotonic() + _STRETCH
         while self.end < total:
-            piece = fill(tap, self._buffer[: total - self.end], until)
+            piece = fill(tap, self._buffer[: total - self.end], until, patience(monotonic() - self._began))
             if not piece:
                 return Drawn()
             written, error = self.record(disk, (piece,))
@@ -113,10 +115,15 @@ def _memory(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
-def fill(tap: Tap, buffer: memoryview, latest: float) -> memoryview:
-    """As much as comes until patience ends, and after that what is there without waiting, until `latest`."""
+def patience(lasted: float) -> float:
+    """How long bytes may wait for more of them, in a download that has lasted so long. Seconds, both."""
+    return min(_LONG_PATIENCE, max(_PATIENCE, lasted * _FRACTION))
+
+
+def fill(tap: Tap, buffer: memoryview, latest: float, wait: float = _PATIENCE) -> memoryview:
+    """As much as comes in `wait` seconds, and after that what is there without waiting, until `latest`."""
     filled = 0
-    until = monotonic() + _PATIENCE
+    until = monotonic() + wait
     while filled < len(buffer):
         count = tap.take(buffer[filled:], max(0.0, until - monotonic()))
         if count == 0:
