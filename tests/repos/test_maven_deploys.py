@@ -156,7 +156,7 @@ async def test_a_checksum_is_compared_and_changes_nothing(shop: Deploying, algor
     await shop.put(f"{BASE}.jar", jar())
     made, kept = len(shop.world.changes.made), dict(shop.world.blobs.kept)
     for text in (right, right.upper(), f"{right}  app-1.0.jar\n"):
-        assert await shop.put(f"{BASE}.jar.{algorithm}", text.encode()) == 200
+        assert await shop.put(f"{BASE}.jar.{algorithm}", text.encode()) == 201
     assert await shop.put(f"{BASE}.jar.{algorithm}", wrong.encode()) == 409
     assert "delete it here, and deploy it again" in shop.said
     for text in ("", "zz", right[:-1], f"{right} {wrong}", "<html>"):
@@ -169,7 +169,7 @@ async def test_a_checksum_is_compared_and_changes_nothing(shop: Deploying, algor
 async def test_a_signature_has_checksums_too(shop: Deploying) -> None:
     data = sample(f"{BASE}.jar.asc")
     await shop.put(f"{BASE}.jar.asc", data)
-    assert await shop.put(f"{BASE}.jar.asc.sha1", sums(data)["sha1"].encode()) == 200
+    assert await shop.put(f"{BASE}.jar.asc.sha1", sums(data)["sha1"].encode()) == 201
     assert await shop.put(f"{BASE}.jar.sha1", sums(data)["sha1"].encode()) == 404
 
 
@@ -276,7 +276,7 @@ async def test_each_policy_takes_its_own(nursery: trio.Nursery) -> None:
         ("org/example/app/1.0/app-1.0.jar%2", 400),
         ("org/example/app/1.0/app-1.0." + "j" * 300, 400),
         (".meta/prefixes.txt", 405),
-        (".meta/prefixes.txt.sha1", 200),
+        (".meta/prefixes.txt.sha1", 201),
         ("org/example/app/1.1-SNAPSHOT/app-1.1-20240102.030405.jar", 400),
         ("org/example/app/1.1-SNAPSHOT/app-1.1-20240102.030405-0.jar", 400),
     ],
@@ -286,7 +286,7 @@ async def test_a_path_that_is_no_file_of_a_version_is_refused_before_the_body(
 ) -> None:
     body = GivenBody(sums(b"")["sha1"].encode())
     assert await shop.put(path, body) == status
-    assert status == 200 or body.taken == 0
+    assert status == 201 or body.taken == 0
     assert shop.world.catalog.files == {}
 
 
@@ -318,7 +318,7 @@ async def test_who_may_not_publish_is_told_before_the_body(shop: Deploying) -> N
 async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(shop: Deploying) -> None:
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar", jar("1")) == 201
     assert shop.fields["location"] == "app-1.1-20270115.080000-1.jar"
-    assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("1"))["sha1"].encode()) == 200
+    assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("1"))["sha1"].encode()) == 201
     shop.world.clock.forward(5)
     assert await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom")) == 201
     assert await shop.put(f"{MOVING}-SNAPSHOT-sources.jar", jar("s")) == 201
@@ -331,7 +331,7 @@ async def test_a_snapshot_without_a_build_gets_one_and_its_files_come_together(s
     assert await shop.put(f"{MOVING}-SNAPSHOT.pom", sample(f"{MOVING}-SNAPSHOT.pom")) == 201
     assert shop.names() == sorted([*first, *(f"{MOVING}-20270115.080010-2{end}" for end in (".jar", ".pom"))])
     for mark in ("1", "2"):
-        assert await shop.put(f"{MOVING}-SNAPSHOT.jar.md5", sums(jar(mark))["md5"].encode()) == 200
+        assert await shop.put(f"{MOVING}-SNAPSHOT.jar.md5", sums(jar(mark))["md5"].encode()) == 201
     assert await shop.put(f"{MOVING}-SNAPSHOT.jar.md5", sums(b"")["md5"].encode()) == 409
     assert await shop.put(f"{MOVING}-SNAPSHOT.war.md5", sums(b"")["md5"].encode()) == 404
 
@@ -459,9 +459,9 @@ async def test_a_list_of_versions_is_listened_to_and_changes_nothing(shop: Deplo
     await shop.put(f"{BASE}.jar", jar())
     before = shop.names(), shop.versions(), len(shop.world.changes.made)
     sent = listing("0.9", "1.0", "9.9")
-    assert await shop.put(LIST, sent) == 200
+    assert await shop.put(LIST, sent) == 201
     for algorithm, text in sums(sent).items():
-        assert await shop.put(f"{LIST}.{algorithm}", text.encode()) == 200
+        assert await shop.put(f"{LIST}.{algorithm}", text.encode()) == 201
         assert await shop.put(f"{LIST}.{algorithm}", b"no checksum") == 400
     assert (shop.names(), shop.versions(), len(shop.world.changes.made)) == before
     served = await shop.get(LIST)
@@ -506,7 +506,7 @@ async def test_a_list_that_says_how_long_it_is_is_refused_before_it_comes(shop: 
 
 async def test_a_list_of_ten_megabytes_that_is_right_is_read(shop: Deploying) -> None:
     sent = listing("1.0", more=f"<!--{'x' * ((10 << 20) - 300)}-->")
-    assert await shop.put(LIST, sent) == 200
+    assert await shop.put(LIST, sent) == 201
 
 
 async def test_the_prefixes_of_a_groups_plugins_are_noted_for_those_that_are_here(shop: Deploying) -> None:
@@ -520,7 +520,7 @@ async def test_the_prefixes_of_a_groups_plugins_are_noted_for_those_that_are_her
     assert await shop.put(group, sent) == 201
     noted = shop.world.changes.said["own", "org/example"]
     assert noted == {"plugin site-maven-plugin": "site Of site-maven-plugin"}
-    assert await shop.put(group, sent) == 200
+    assert await shop.put(group, sent) == 201
     await shop.put("org/example/of-others/1.0/of-others-1.0.jar", jar())
     bob = Caller(name="bob", grants=Rights(publish={"own:org/example/of-others"}))
     assert await shop.put(group, said(plugin("site-maven-plugin", "mine"), plugin("of-others", "o")), caller=bob) == 201
@@ -544,11 +544,11 @@ async def test_a_group_publishes_to_the_first_member_whose_policy_takes_it(nurse
     group = Group("maven", Maven(), (releases, snapshots), publish_to=("releases", "snapshots"))
     for path in (f"{BASE}.jar", f"{MOVING}-20240102.030405-6.jar"):
         assert await shop.put(path, jar(), to=group) == 201
-        assert await shop.put(f"{path}.sha1", sums(jar())["sha1"].encode(), to=group) == 200
+        assert await shop.put(f"{path}.sha1", sums(jar())["sha1"].encode(), to=group) == 201
     assert shop.names(repository="releases") == [f"{BASE}.jar"]
     assert shop.names(repository="snapshots") == [f"{MOVING}-20240102.030405-6.jar"]
     for path in ("org/example/app/maven-metadata.xml", "org/example/app/1.1-SNAPSHOT/maven-metadata.xml"):
-        assert await shop.put(path, listing("1.0"), to=group) == 200
+        assert await shop.put(path, listing("1.0"), to=group) == 201
     assert await shop.put("org/example/app/1.1-SNAPSHOT/", b"", to=group, method="DELETE") == 204
     assert shop.names(repository="snapshots") == []
     assert await shop.put("org/example/app/", b"", to=group, method="DELETE") == 204
@@ -566,7 +566,7 @@ async def test_what_is_said_of_plugins_by_a_group_is_heard_where_they_are(
     path = "org/example/maven-metadata.xml"
     carol = Caller(name="carol", grants=Rights(publish={"snapshots:org/example/x-maven-plugin"}))
     assert await shop.put(path, data, to=group, caller=carol) == 201
-    assert await shop.put(path, data, to=group) == 200
+    assert await shop.put(path, data, to=group) == 201
     served = await shop.get(path, group)
     assert served is not None
     assert [one.prefix for one in metadata.parse(served).plugins] == ["x"]

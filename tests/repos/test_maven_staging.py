@@ -33,7 +33,7 @@ def shop(nursery: trio.Nursery) -> Deploying:
 async def test_nothing_is_seen_before_the_list_comes_and_then_all_of_it(shop: Deploying) -> None:
     for end, data in ((".jar", jar()), (".pom", pom())):
         assert await shop.put(f"{BASE}{end}", data) == 201
-        assert await shop.put(f"{BASE}{end}.sha1", sums(data)["sha1"].encode()) == 200
+        assert await shop.put(f"{BASE}{end}.sha1", sums(data)["sha1"].encode()) == 201
         assert await shop.put(f"{BASE}{end}.md5", sums(b"")["md5"].encode()) == 409
         assert await shop.get(f"{BASE}{end}") is None
     assert shop.names() == []
@@ -50,7 +50,7 @@ async def test_nothing_is_seen_before_the_list_comes_and_then_all_of_it(shop: De
     record = shop.world.changes.view().file("own", f"{BASE}.jar")
     assert record is not None
     assert record.created == shop.world.clock()
-    assert await shop.put(LIST, listing("1.0")) == 200  # once more
+    assert await shop.put(LIST, listing("1.0")) == 201  # once more
 
 
 async def test_a_deploy_that_is_begun_anew_may_send_other_bytes(shop: Deploying) -> None:
@@ -101,7 +101,7 @@ async def test_snapshots_without_builds_of_two_who_deploy_at_once_are_not_mixed(
         for caller in (None, BOB):
             who = "bob" if caller else "alice"
             await shop.put(f"{MOVING}-SNAPSHOT.{'jar' if mark == '1' else 'war'}", jar(who), caller=caller)
-    assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("alice"))["sha1"].encode()) == 200
+    assert await shop.put(f"{MOVING}-SNAPSHOT.jar.sha1", sums(jar("alice"))["sha1"].encode()) == 201
     for caller in (BOB, None):
         assert await shop.put(LIST, listing("1.1-SNAPSHOT"), caller=caller) == 201
     names = [f"{MOVING}-20270115.080000-{number}.{end}" for number in (1, 2) for end in ("jar", "war")]
@@ -124,7 +124,7 @@ async def test_by_a_group_the_list_ends_the_deploy_where_there_is_one(nursery: t
         assert await shop.put(LIST, listing(version), to=group) == 201
     assert shop.names(repository="releases") == [f"{BASE}.jar"]
     assert shop.names(repository="snapshots") == [f"{MOVING}-20240102.030405-6.jar"]
-    assert await shop.put(LIST, listing("1.0"), to=group) == 200
+    assert await shop.put(LIST, listing("1.0"), to=group) == 201
 
 
 async def test_what_never_ends_is_forgotten_as_uploads_are_and_nothing_else(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ class Deploys:
 
     def heard(self, operation: Remark, outcome: Heard) -> Response:
         """What became of it."""
-        return _text(201 if outcome.new else 200, "noted" if outcome.new else "right", [])
+        return _text(201, "noted" if outcome.new else "right", [])
 
     def remove(self, operation: Removal, view: View, spot: Spot) -> tuple[str, Change]:
         """See module removals."""
