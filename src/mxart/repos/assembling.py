@@ -38,8 +38,7 @@ from mxart.store.base import FileRecord, Unjudged, Upload
 from mxart.store.changes import Change, View, held_name
 from mxart.store.published import Vanished
 
-_SMALL = 64 << 10  # bytes of a body that is kept in memory as a whole
-_LONG = 16 << 10  # above this, judging leaves the loop for a thread
+_SMALL = 64 << 10  # bytes of a body that is kept in memory as a whole, and judged without a thread: that costs as much
 _CLOSING_SECONDS = 5.0
 _TRIES = 3
 
@@ -77,7 +76,7 @@ class Assemblies:
     async def publish(self, operation: Release, body: RequestBody, trace: Trace, caller: Caller) -> Released:
         """See Publisher.write. Raises Conflict if the name has another file; it keeps that."""
         spot = self._spot(caller)
-        self._stock.changes.look(lambda view: having(self._format.assembling).admit(operation, view, spot))
+        having(self._format.assembling).admit(operation, self._stock.changes.view(), spot)
         limit = self._limit(operation, body)
         if body.length is not None and body.length <= _SMALL:
             data = await _whole(body, limit)
@@ -98,12 +97,9 @@ class Assemblies:
         return min(limits)
 
     async def _publish_small(self, operation: Release, data: bytes, spot: Spot) -> Released:
-        def judge() -> tuple[Digest, Judgement]:
-            digest = Digest.of(data)
-            with io.BytesIO(data) as file:
-                return digest, self._release(operation, Unjudged(file, len(data), digest, Headers()), spot.now)
-
-        digest, judgement = await trio.to_thread.run_sync(judge) if len(data) > _LONG else judge()
+        digest = Digest.of(data)
+        with io.BytesIO(data) as file:
+            judgement = self._release(operation, Unjudged(file, len(data), digest, Headers()), spot.now)
 
         async def store() -> None:
             await self._stock.blobs.put(data, digest)
@@ -166,9 +162,9 @@ class Assemblies:
     async def hear(self, operation: Remark, body: RequestBody, trace: Trace, caller: Caller) -> Heard:
         """See Publisher.write. Raises NotFound and Conflict where it is not true of what is here."""
         role, spot = having(self._format.assembling), self._spot(caller)
-        self._stock.changes.look(lambda view: role.admit(operation, view, spot))
+        role.admit(operation, self._stock.changes.view(), spot)
         data = await _whole(body, operation.most)
-        if len(data) > _LONG:
+        if len(data) > _SMALL:
             hearing = await trio.to_thread.run_sync(role.hear, operation, data)
         else:
             hearing = role.hear(operation, data)

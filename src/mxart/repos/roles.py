@@ -260,7 +260,7 @@ class Assembling(Protocol):
     """
 
     def admit(self, operation: Release | Remark, view: View, spot: Spot) -> None:
-        """Raise a Problem where it is plain before the body comes that it is not taken."""
+        """Raise a Problem where it is plain before the body comes that it is not taken. Asks one question at most."""
         ...
 
     def place(self, operation: Release, record: FileRecord, view: View, spot: Spot) -> Change:
