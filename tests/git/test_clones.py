@@ -453,6 +453,20 @@ async def test_copies_that_nobody_uses_are_removed_and_made_again(hosts: GitHost
     assert [entry.path for entry in await clone.files(commit)] == ["a"]
 
 
+async def test_a_copy_that_is_damaged_is_no_missing_repository(hosts: GitHosts, depot: Depot) -> None:
+    commit = hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")
+    clone = clone_of(Clones(depot), hosts)
+    await clone.references(0)
+    await clone.obtain(commit, "refs/tags/v1.0.0")
+    for pack in depot.paths.copies.rglob("*.pack"):
+        pack.chmod(0o600)
+        pack.write_bytes(b"PACK")
+    with pytest.raises(UpstreamFailed, match=r"the copy of .* cannot be read"):
+        await clone.files(commit)
+    with pytest.raises(UpstreamFailed, match=r"the copy of .* cannot be read"):
+        await clone.commit(commit)
+
+
 async def test_one_owners_copy_is_not_anothers(hosts: GitHosts, depot: Depot) -> None:
     """What one login may see must not be had by another."""
     hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")

@@ -167,6 +167,13 @@ _UNABLE = "fatal: unable to access 'https://git.test/app/': "
         ("ssh: Could not resolve hostname git.test: Name or service not known", "unreachable", None),
         ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", "absent", NotFound),
         ("fatal: '/app' does not appear to be a git repository\nfatal: Could not read", "absent", NotFound),
+        (
+            "ERROR: The project you were looking for could not be found or you don't have permission to view it.",
+            "absent",
+            NotFound,
+        ),
+        ("fatal: TF401019: The Git repository with name or identifier app does not exist", "absent", NotFound),
+        ("Warning: Identity file /key does not exist.\nfatal: Could not read from remote", "other", UpstreamFailed),
         ("fatal: couldn't find remote ref refs/tags/v1", "no such ref", UpstreamFailed),
         ("fatal: write error: No space left on device", "disk full", StorageFull),
         ("something else", "other", UpstreamFailed),

@@ -31,7 +31,7 @@ from pathlib import Path
 import trio
 from msgspec.structs import replace
 
-from mxart.errors import Problem, UpstreamFailed, UpstreamUnavailable
+from mxart.errors import Problem, StorageFull, UpstreamFailed, UpstreamUnavailable
 from mxart.git.depot import Depot
 from mxart.git.failures import Cause, GitFailed
 from mxart.git.process import Session
@@ -368,7 +368,11 @@ class Clone:
         try:
             return await self._run(arguments, limit=limit, into=into)
         except GitFailed as error:
-            raise error.problem(f"the copy of {self.url}") from None
+            problem = error.problem(f"the copy of {self.url}")
+            if isinstance(problem, StorageFull):
+                raise problem from None
+            # Whatever it says: that a copy lacks something is no word of its server's.
+            raise UpstreamFailed(f"the copy of {self.url} cannot be read: {error}") from None
 
     def _note_use(self) -> None:
         now = self._depot.clock()

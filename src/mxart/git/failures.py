@@ -56,8 +56,8 @@ _TABLE: tuple[tuple[re.Pattern[str], Cause], ...] = tuple(
         (r"Connection (refused|timed out|reset)|Failed to connect|No route to host|unreachable", Cause.UNREACHABLE),
         (r"Operation timed out|Operation too slow|Timeout, server .* not responding", Cause.SILENT),
         (r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref", Cause.NO_SUCH_REF),
-        (r"repository '.*' not found|Repository not found|does not appear to be a git repository", Cause.ABSENT),
-        (r"project you were looking for could not be found|No such project|does not exist", Cause.ABSENT),
+        (r"(repository|project)[^\n]{0,120}(not found|not exist|not be found)|cannot find repository", Cause.ABSENT),
+        (r"does not appear to be a git repository", Cause.ABSENT),
     )
 )
 _SAID = re.compile(r"(fatal|ERROR|error|remote): *(.*\S)")
