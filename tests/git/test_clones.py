@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from kit.git_server import Asked, GitHosts, Reply
 from kit.servers import wait_until
 from mxart.errors import NotFound, UpstreamDenied, UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
-from mxart.git.clones import Clone, Clones, Gone
+from mxart.git.clones import Clone, Clones
 from mxart.git.depot import Depot
+from mxart.git.failures import Gone
 from mxart.git.logins import Login, Logins
 from mxart.git.process import Git
 from mxart.git.tidying import UNUSED_SECONDS, tidy
@@ -291,7 +292,7 @@ async def test_of_all_who_wait_for_a_server_that_hangs_one_asks(hosts: GitHosts,
     hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")
     held = threading.Event()
     hosts.site("git.test").on = lambda asked: Reply(hold=held)
-    clone = clone_of(Clones(replace(depot, git=Git(depot.paths.home, silence=0.5))), hosts)
+    clone = clone_of(Clones(replace(depot, git=Git(depot.paths.home, silence=4))), hosts)
     told: list[str] = []
 
     async def want() -> None:
@@ -453,7 +454,7 @@ async def test_copies_that_nobody_uses_are_removed_and_made_again(hosts: GitHost
     assert [entry.path for entry in await clone.files(commit)] == ["a"]
 
 
-async def test_a_copy_that_is_damaged_is_no_missing_repository(hosts: GitHosts, depot: Depot) -> None:
+async def test_a_copy_that_is_damaged_is_no_missing_repository_and_heals(hosts: GitHosts, depot: Depot) -> None:
     commit = hosts.repository("git.test/app").commit({"a": "1"}, "v1.0.0")
     clone = clone_of(Clones(depot), hosts)
     await clone.references(0)
@@ -463,8 +464,8 @@ async def test_a_copy_that_is_damaged_is_no_missing_repository(hosts: GitHosts, 
         pack.write_bytes(b"PACK")
     with pytest.raises(UpstreamFailed, match=r"the copy of .* cannot be read"):
         await clone.files(commit)
-    with pytest.raises(UpstreamFailed, match=r"the copy of .* cannot be read"):
-        await clone.commit(commit)
+    await clone.obtain(commit, "refs/tags/v1.0.0")  # it was thrown away, and heals
+    assert [entry.path for entry in await clone.files(commit)] == ["a"]
 
 
 async def test_one_owners_copy_is_not_anothers(hosts: GitHosts, depot: Depot) -> None:

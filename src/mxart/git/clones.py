@@ -31,11 +31,12 @@ from pathlib import Path
 import trio
 from msgspec.structs import replace
 
-from mxart.errors import Problem, StorageFull, UpstreamFailed, UpstreamUnavailable
+from mxart.errors import Problem, StorageFull, UpstreamFailed
 from mxart.git.depot import Depot
-from mxart.git.failures import Cause, GitFailed
+from mxart.git.failures import Cause, GitFailed, Gone, NotThatWay, no_git
 from mxart.git.process import Session
 from mxart.git.references import HEADS, TAGS, References
+from mxart.git.tidying import BUSY, clear, throw_away
 from mxart.git.trees import Commit, Entry, parse_commit, parse_tree
 from mxart.git.url import GitUrl
 from mxart.store.locks import elect
@@ -51,20 +52,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 _HELD = 5.0  # seconds that a server in trouble is left alone
 _MAX_PACKS = 40
 _USED = 60.0  # seconds between two notes that a copy is in use
-_BUSY = "busy"
+_DAMAGED = 128  # with which git ends where it cannot go on
+_HEALED = 300.0  # seconds in which a copy is not thrown away once more
 # The go command turns these off as well: an archive does not depend on who made it (golang/go#27153).
 _ATTRIBUTES = "* -export-subst -export-ignore\n"
 _ALL = (f"+{HEADS}*:{HEADS}*", f"+{TAGS}*:{TAGS}*")
-
-
-class Gone(Problem):
-    """A commit is not to be had any more: 502."""
-
-    status = 502
-
-
-class NotThatWay(UpstreamFailed):
-    """The server does not give what was asked for in these words; perhaps in others."""
 
 
 class Clones:
@@ -100,6 +92,7 @@ class Clone:
         self._known: set[str] = set()
         self._whole = ""  # the mark of the references when all history was fetched
         self._noted = float("-inf")
+        self._discarded = float("-inf")
         self._trouble: tuple[float, Problem] | None = None  # of the last question to the server, and when that ended
 
     # what its server has
@@ -202,13 +195,13 @@ class Clone:
         specs = [last]
         while options and not options[-1].startswith("--"):
             specs.insert(0, options.pop())
-        busy = self._folder / _BUSY
+        busy = self._folder / BUSY
         busy.touch()
         command = ["fetch", "--progress", "--force", "--no-tags", "--no-write-fetch-head", *options]
         try:
             await self._ask([*command, "--end-of-options", str(self.url), *specs], lock, folder=self._folder)
         except Problem:
-            await trio.to_thread.run_sync(_clear, self._folder)
+            await trio.to_thread.run_sync(clear, self._folder)
             raise
         await self._roll_up(lock)
         busy.unlink(missing_ok=True)
@@ -227,12 +220,15 @@ class Clone:
         if not (self._folder / "HEAD").exists() or not (self._folder / "info" / "attributes").exists():
             kind = "sha256" if len(commit) == 64 else "sha1"
             self._folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-            await self._local(["init", "--quiet", "--bare", f"--object-format={kind}"])
+            try:
+                await self._run(["init", "--quiet", "--bare", f"--object-format={kind}"])
+            except GitFailed as error:
+                raise error.problem(f"the copy of {self.url}") from None
             attributes = self._folder / "info" / "attributes"
             attributes.parent.mkdir(exist_ok=True)
             attributes.write_text(_ATTRIBUTES)
-        if (self._folder / _BUSY).exists():
-            await trio.to_thread.run_sync(_clear, self._folder)
+        if (self._folder / BUSY).exists():
+            await trio.to_thread.run_sync(clear, self._folder)
 
     async def _has(self, commit: str) -> bool:
         if commit in self._known and self._folder.is_dir():
@@ -344,7 +340,7 @@ class Clone:
         try:
             return await depot.git.run(arguments, folder, session, limit=limit)
         except OSError as error:
-            raise _no_git(error) from None
+            raise no_git(error) from None
         except GitFailed as error:
             _log.info("%s: git %s %s fails: %s", depot.name, arguments[0], self.url, error)
             problem = error.problem(str(self.url))
@@ -361,7 +357,7 @@ class Clone:
         try:
             return await self._depot.git.run(arguments, self._folder, limit=limit, into=into)
         except OSError as error:
-            raise _no_git(error) from None
+            raise no_git(error) from None
 
     async def _local(self, arguments: Sequence[str], *, limit: int = 1 << 20, into: int | None = None) -> bytes:
         """The same. Raises a Problem."""
@@ -371,8 +367,22 @@ class Clone:
             problem = error.problem(f"the copy of {self.url}")
             if isinstance(problem, StorageFull):
                 raise problem from None
+            if error.code == _DAMAGED:
+                await self._discard()
             # Whatever it says: that a copy lacks something is no word of its server's.
             raise UpstreamFailed(f"the copy of {self.url} cannot be read: {error}") from None
+
+    async def _discard(self) -> None:
+        """Throw a copy away that cannot be read: the next one to want it fetches it anew. Not over and over."""
+        now = trio.current_time()
+        if now - self._discarded < _HEALED:
+            return
+        self._discarded = now
+        with suppress(Problem):
+            async with self._alone():
+                self._known.clear()
+                self._whole = ""
+                await trio.to_thread.run_sync(throw_away, self._folder, self._depot.paths.scratch())
 
     def _note_use(self) -> None:
         now = self._depot.clock()
@@ -380,16 +390,3 @@ class Clone:
             self._noted = now
             with suppress(OSError):
                 os.utime(self._references_file, (now, now))
-
-
-def _no_git(error: OSError) -> Problem:
-    return UpstreamUnavailable(f"git cannot be run: {error.strerror}; install it, or see to it that PATH leads to it")
-
-
-def _clear(folder: Path) -> None:
-    """Take away what a git that was killed has left: its locks, and packs that nobody will finish. Blocks."""
-    leftovers = [*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/**/tmp_*")]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    (folder / _BUSY).unlink(missing_ok=True)
-    _log.info("%s: cleared of %d files that a killed git left", folder, len(leftovers))

@@ -136,3 +136,16 @@ class TooMuch(GitFailed):
 
     def __init__(self, limit: int) -> None:
         super().__init__(-1, f"fatal: more than {limit} bytes came")
+
+
+class Gone(UpstreamFailed):
+    """A commit is not to be had any more."""
+
+
+class NotThatWay(UpstreamFailed):
+    """The server does not give what was asked for in these words; perhaps in others."""
+
+
+def no_git(error: OSError) -> Problem:
+    """Where git cannot be run at all."""
+    return UpstreamUnavailable(f"git cannot be run: {error.strerror}; install it, or see to it that PATH leads to it")

@@ -1,4 +1,4 @@
-"""Copies that nobody uses any more are removed: all of them can be fetched again."""
+"""What is cleared away of copies, or with them: all of it can be fetched again. All of this blocks but `keep_tidy`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _log = logging.getLogger("mxart.git")
 UNUSED_SECONDS = 7 * 24 * 3600.0
 SCRATCH_SECONDS = 24 * 3600.0  # far longer than anything is under way
 TIDY_SECONDS = 3600.0
+BUSY = "busy"
+"""A file in a copy while something is fetched into it."""
 
 
 def tidy(paths: GitPaths, now: float, unused_seconds: float = UNUSED_SECONDS) -> int:
@@ -64,6 +66,28 @@ def _used(paths: GitPaths, name: str) -> float:
         except FileNotFoundError:
             continue
     return 0.0
+
+
+def clear(folder: Path) -> None:
+    """Take away what a git that was killed has left in a copy: its locks, and packs that nobody will finish.
+
+    For whoever has the copy's lock.
+    """
+    leftovers = [*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/**/tmp_*")]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    (folder / BUSY).unlink(missing_ok=True)
+    _log.info("%s: cleared of %d files that a git has left", folder, len(leftovers))
+
+
+def throw_away(folder: Path, scratch: Path) -> None:
+    """Remove a copy that is damaged. For whoever has its lock; `scratch` is a new name."""
+    try:
+        folder.rename(scratch)
+    except FileNotFoundError:
+        return
+    _remove(scratch)
+    _log.warning("%s: could not be read, and was thrown away; it is fetched anew", folder)
 
 
 def _remove(path: Path) -> None:

@@ -20,7 +20,8 @@ from urllib.parse import unquote
 import trio
 
 from mxart.errors import NotFound, StorageFull, UpstreamFailed
-from mxart.git.clones import Clones, Gone
+from mxart.git.clones import Clones
+from mxart.git.failures import Gone
 from mxart.message import Headers
 from mxart.repos.go.commits import Place
 from mxart.repos.go.errors import TEXT
