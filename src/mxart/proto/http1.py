@@ -230,7 +230,7 @@ class _Connection:
             try:
                 response = await noticing(self._handler.handle(request), self._handler_waits)
                 keep = self._may_keep(head, body)
-                if keep and body is not None:
+                if keep and body is not None and not body.complete:
                     # containerd 1.6 hangs for good where it is answered (that it has to log in) while it still
                     # writes a manifest.  No other server does that to it: Go's reads a small body before it answers.
                     await body.skip(_BODY_FIRST)
@@ -275,7 +275,7 @@ class _Connection:
                 response.body.close()
             sent = Sent(started, progress.first_byte, perf_counter(), progress.body_bytes, error)
             self._handler.finished(request, response, sent)
-        return keep and (body is None or await body.skip())
+        return keep and (body is None or body.complete or await body.skip())
 
     async def _hand_over(self, body: Takeover, progress: Progress) -> None:
         """After CONNECT: the connection is the handler's, with whatever has arrived already."""

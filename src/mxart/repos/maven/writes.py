@@ -28,10 +28,10 @@ from mxart.repos.maven.coordinates import (
     Place,
     PrefixesPath,
     file_path,
-    read,
     shown,
 )
 from mxart.repos.maven.removals import remove
+from mxart.repos.maven.requests import read
 from mxart.repos.maven.submissions import MAX_METADATA, hear_metadata
 from mxart.repos.publishing import (
     Heard,
