@@ -15,7 +15,7 @@ _UPLOADERS = ("maven-resolver-transport-wagon", "wagon-http-shaded", "wagon-prov
 
 
 class Gradle:
-    """A build of one module, `com.example.build:words`, that gets everything from one URL, and uploads to another."""
+    """A build of one module of `com.example.build`, that gets everything from one URL, and uploads to another."""
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class Gradle:
         ca: Path | None = None,
         login: tuple[str, str] | None = None,
         upload: str = "",
+        name: str = "words",
         version: str = "1.0",
     ) -> None:
         self._folder = folder
@@ -33,7 +34,8 @@ class Gradle:
         self.env = java_environment(folder / "home", ca)
         options = [one[2:] for one in self.env["GRADLE_OPTS"].split() if one.startswith("-Djavax")]
         self._home.joinpath("gradle.properties").write_text("".join(f"systemProp.{one}\n" for one in options))
-        self._url, self._upload, self._login, self._version = url, upload or url, login, version
+        self._url, self._upload, self._login = url, upload or url, login
+        self._name, self._version = name, version
         self._command = [program("gradle"), "--no-daemon", "--gradle-user-home", self._home, "--project-dir"]
 
     def run(self, task: str, *needs: str, options: tuple[str, ...] = ()) -> str:
@@ -41,7 +43,7 @@ class Gradle:
         project = self._folder / "project"
         sources = project / "src/main/java/com/example/build"
         sources.mkdir(parents=True, exist_ok=True)
-        (project / "settings.gradle").write_text("rootProject.name = 'words'\n")
+        (project / "settings.gradle").write_text(f"rootProject.name = '{self._name}'\n")
         (sources / "Words.java").write_text("package com.example.build;\npublic final class Words {}\n")
         (project / "build.gradle").write_text(self._build(needs))
         command = [*self._command, project, *options, task]
