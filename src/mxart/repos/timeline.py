@@ -13,6 +13,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 from msgspec import Struct
@@ -20,9 +21,10 @@ from msgspec import Struct
 from mxart.digest import Digest
 from mxart.errors import NotFound, Problem, UpstreamFailed
 from mxart.message import Trace
+from mxart.repos.flights import Flights, free_turn
 from mxart.repos.go.notes import BadNote, VerifierKey
 from mxart.repos.go.trees import DATA, HASH, WIDTH, Inconsistent, Node, Plan, Tile, Tree, peaks, root
-from mxart.repos.remote import Remote
+from mxart.repos.remote import Remote, flight_of
 from mxart.repos.sources import Sources
 from mxart.store.base import FileRecord
 
@@ -52,6 +54,7 @@ class Timeline:
         self._place = f"sumdb/{key.name}"
         self._read: tuple[Digest, Head] | None = None  # the head as it was last read from the catalog
         self._forked: tuple[float, UpstreamFailed] | None = None
+        self._tiles: Flights[bytes] = Flights(remote.nursery, free_turn)
         self._coming: dict[str, bytes] = {}  # proven, and on its way into the catalog
 
     async def head(self) -> Head | None:
@@ -263,6 +266,10 @@ class Timeline:
 
     async def _fetch(self, tile: Tile, trace: Trace) -> bytes:
         """As much of it as is wanted: a database may have nothing but the whole one once that is full."""
+        data, _ = await self._tiles.join(flight_of(tile.path, trace), partial(self._fetch_now, tile, trace))
+        return data
+
+    async def _fetch_now(self, tile: Tile, trace: Trace) -> bytes:
         limit = _MAX_TILE if tile.level != DATA else WIDTH * 4096
         try:
             return await self._sources.fetch(tile.path, limit, trace)
