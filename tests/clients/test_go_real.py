@@ -6,6 +6,7 @@ are in one of the tests' own, since a cache holds no more of the real one's tree
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,44 +14,32 @@ from pathlib import Path
 import pytest
 
 from kit.go_command import GO_VERSIONS, GoCommand, ModuleServer
-from kit.servers import mxart
+from kit.go_fill import place, require
+from kit.servers import missing, mxart
 from kit.sumdb import Database, sum_of
 
-NEEDS = {
-    "github.com/spf13/viper": "v1.19.0",
-    "github.com/gin-gonic/gin": "v1.10.0",
-    "go.uber.org/zap": "v1.27.0",
-    "google.golang.org/grpc": "v1.64.0",
-}
 DATABASE = "sums.example.test"
 LEAST = 100  # modules that these need, all together
-
-
-def require(go: GoCommand) -> None:
-    needs = "".join(f"require {path} {version}\n" for path, version in NEEDS.items())
-    (go.work / "go.mod").write_text(f"module example.com/real\n\ngo 1.21\n\n{needs}")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModuleServer, Database, dict[str, str]]]:
     """A server of what the ordinary client has got, and the sums that it found."""
-    folder = tmp_path_factory.mktemp("real")
-    go = GoCommand(folder / "ordinary", "", GOSUMDB="sum.golang.org")  # by the proxy that is its own default
-    require(go)
-    sums = {name: one.sum for name, one in go.download("all").items()}
+    filled = place()
+    if not filled.exists():
+        missing("no tree of real modules: PYTHONPATH=tests .venv/bin/python -m kit.go_fill")
     database = Database(DATABASE)
     noted: dict[tuple[str, str], dict[str, str]] = {}
-    for line in (go.work / "go.sum").read_text().splitlines():
+    for line in (filled / "go.sum").read_text().splitlines():
         path, version, checksum = line.split()
         noted.setdefault((path, version.removesuffix("/go.mod")), {})[version.rpartition("/")[2]] = checksum
     for (path, version), each in noted.items():
         database.add(path, version, each.get(version, sum_of("never asked for")), each["go.mod"])
+    folder = tmp_path_factory.mktemp("real")
     server = ModuleServer(folder / "server", [])
-    kept = Path(go.env["GOPATH"]) / "pkg"
-    shutil.copytree(kept / "mod" / "cache" / "download", server.tree, dirs_exist_ok=True)
-    shutil.rmtree(kept / "mod")
+    shutil.copytree(filled / "download", server.tree, dirs_exist_ok=True)
     database.lay_out(server.tree / "sumdb" / DATABASE)
-    yield server, database, sums
+    yield server, database, json.loads((filled / "sums.json").read_text())
     server.stop()
     shutil.rmtree(folder)
 
