@@ -128,10 +128,9 @@ async def test_forty_deploys_of_an_artifact_at_once_lose_no_version_at_any_momen
 async def test_forty_builds_of_a_snapshot_at_once_are_all_there(tmp_path: Path, what: str) -> None:
     with mxart(tmp_path, OWN, workers=2) as server:
         deployers = Deployers(server, what)
-        newest = ""
 
         async def watch() -> None:
-            nonlocal newest
+            newest = ""
             async with deployers.line() as line:
                 while not deployers.done:
                     found = await read(line, BUILDS)
