@@ -42,7 +42,7 @@ class ApiOnDemand:
     def _make(self) -> Api:
         """In a thread, where importing keeps no request waiting for long."""
         from mxart.web.replication import Copying  # noqa: PLC0415  # see above
-        from mxart.web.table import Services, make_api  # noqa: PLC0415
+        from mxart.web.table import Services, make_api  # noqa: PLC0415  # not before it is asked
 
         config, parts, rights = self._config, self._parts, self._rights
         access, directory = rights.reception.authenticator.access, rights.management.directory

@@ -127,7 +127,7 @@ class Parts:
             self.own_sums.serve(self.repositories)
         nursery.start_soon(self._keep_space)
         if self._trust.vcs:
-            from mxart.git.tidying import keep_tidy  # noqa: PLC0415
+            from mxart.git.tidying import keep_tidy  # noqa: PLC0415  # few have git
 
             nursery.start_soon(keep_tidy, GitPaths(self._config.data))
 
@@ -252,7 +252,7 @@ class Parts:
         return settings is not None and (settings.kind == "local" or settings.relay == "never")
 
     def _vcs(self, settings: Settings, stock: Stock, nursery: trio.Nursery) -> Repository:
-        from mxart.build_vcs import make_vcs  # noqa: PLC0415
+        from mxart.build_vcs import make_vcs  # noqa: PLC0415  # few have git
 
         trust = self._trust.vcs[settings.name]
 

@@ -42,7 +42,7 @@ class Trust(Struct, frozen=True):
         modules: dict[str, Private] = {}
         for name, settings in config.repositories.items():
             if settings.kind == "vcs":
-                from mxart.build_vcs import VcsTrust  # noqa: PLC0415 few have one
+                from mxart.build_vcs import VcsTrust  # noqa: PLC0415  # few have one
 
                 vcs[name] = VcsTrust.read(name, settings, ours)
             elif settings.format == "go":

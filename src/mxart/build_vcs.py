@@ -84,7 +84,7 @@ class VcsTrust(Discreet, frozen=True):
 
 
 def _check_git(place: str) -> None:
-    try:
+    try:  # found by PATH, as git.process finds it
         told = subprocess.run(["git", "--version"], capture_output=True, check=True, text=True).stdout  # noqa: S607
     except (OSError, subprocess.CalledProcessError):
         raise ConfigError(f'{place}.kind: "vcs" needs git, which is not installed, or not on PATH') from None

@@ -15,7 +15,7 @@ from mxart.git import netrc
 from mxart.git.url import GitUrl
 
 # Servers ask for a user beside a token, and none looks at it: but GitLab, where it tells one sort of tokens.
-TOKEN_USER = "oauth2"  # noqa: S105 no secret
+TOKEN_USER = "oauth2"  # noqa: S105  # a user's name
 
 
 class Login(Discreet, frozen=True):

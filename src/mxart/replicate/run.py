@@ -62,8 +62,8 @@ async def from_registry(
     state: Path | None,
     *,
     choice: Choice = Choice(),  # noqa: B008  # a frozen value
-    source_access: Access = Access(),  # noqa: B008
-    target_access: Access = Access(),  # noqa: B008
+    source_access: Access = Access(),  # noqa: B008  # as above
+    target_access: Access = Access(),  # noqa: B008  # as above
     progress: Progress = silent,
 ) -> Outcome:
     """Copy `[http://]registry/name[:tag][@digest]` to `[http://]registry/name[:tag]`.

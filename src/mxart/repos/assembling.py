@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -30,6 +31,7 @@ from mxart.digest import Digest
 from mxart.errors import NotFound, TooLarge, UpstreamUnavailable
 from mxart.message import Headers, RequestBody, Trace
 from mxart.repos.base import Format
+from mxart.repos.bodies import whole
 from mxart.repos.callers import Caller
 from mxart.repos.publishing import Gone, Heard, Judgement, Release, Released, Remark, Removal, Spot, Write
 from mxart.repos.roles import having
@@ -79,7 +81,7 @@ class Assemblies:
         having(self._format.assembling).admit(operation, self._stock.changes.view(), spot)
         limit = self._limit(operation, body)
         if body.length is not None and body.length <= _SMALL:
-            data = await _whole(body, limit)
+            data = await whole(body, limit, partial(_too_large, limit))
             outcome = await self._publish_small(operation, data, spot)
         else:
             outcome = await self._publish_large(operation, body, limit, spot, caller)
@@ -163,7 +165,7 @@ class Assemblies:
         """See Publisher.write. Raises NotFound and Conflict where it is not true of what is here."""
         role, spot = having(self._format.assembling), self._spot(caller)
         role.admit(operation, self._stock.changes.view(), spot)
-        data = await _whole(body, operation.most)
+        data = await whole(body, operation.most, partial(_too_large, operation.most))
         if len(data) > _SMALL:
             hearing = await trio.to_thread.run_sync(role.hear, operation, data)
         else:
@@ -219,19 +221,5 @@ def _record(judgement: Judgement, digest: Digest, size: int, spot: Spot) -> File
     )
 
 
-async def _whole(body: RequestBody, limit: int) -> bytes:
-    """A body that is small. Raises TooLarge."""
-    if body.length is not None and body.length > limit:
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await body.receive():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _too_large(limit: int) -> TooLarge:
+def _too_large(limit: int, _size: int) -> TooLarge:
     return TooLarge(f"it has more than {limit} bytes, the most that is taken here", subject="size")

@@ -25,6 +25,7 @@ from mxart.errors import BadRequest, NotFound, PreconditionFailed, Problem, TooL
 from mxart.message import RequestBody, Trace
 from mxart.repos.assembling import Assemblies
 from mxart.repos.base import Format
+from mxart.repos.bodies import whole
 from mxart.repos.callers import Caller
 from mxart.repos.operations import Facts
 from mxart.repos.publishing import (
@@ -226,7 +227,7 @@ class LocalPublisher:
     # small files
 
     async def _publish(self, operation: Publish, body: RequestBody, trace: Trace, caller: Caller) -> Published:
-        data = await _whole(body)
+        data = await whole(body, MAX_DOCUMENT, _too_large)
         judge = partial(self._judge, operation, data)
         path, facts, inspection = await trio.to_thread.run_sync(judge) if len(data) > _LONG else judge()
         digest = facts.digest
@@ -316,20 +317,6 @@ def _condition(operation: Publish) -> Condition | None:
 
 def _progress(state: UploadState) -> Uploading:
     return Uploading(state.id, state.offset)
-
-
-async def _whole(body: RequestBody) -> bytes:
-    """A body that is small. Raises TooLarge."""
-    if body.length is not None and body.length > MAX_DOCUMENT:
-        raise _too_large(body.length)
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await body.receive():
-        size += len(chunk)
-        if size > MAX_DOCUMENT:
-            raise _too_large(size)
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _too_large(size: int) -> TooLarge:

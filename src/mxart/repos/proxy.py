@@ -62,7 +62,7 @@ class Proxy:
         *,
         nursery: trio.Nursery,
         origin: Callable[[Ask], Origin],
-        rules: Rules = Rules(),  # noqa: B008 frozen
+        rules: Rules = Rules(),  # noqa: B008  # a frozen value
         clock: Callable[[], float] = time.time,
         verifier: Verifier | None = None,
         closed: Callable[[Read], str] | None = None,

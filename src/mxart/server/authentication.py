@@ -71,7 +71,7 @@ class Signer:
 
     def _load(self) -> Tokens:
         from mxart.access.keys import Keys  # noqa: PLC0415  # see above
-        from mxart.access.tokens import Tokens  # noqa: PLC0415
+        from mxart.access.tokens import Tokens  # noqa: PLC0415  # joserfc takes a while
 
         return Tokens(Keys.load(self._files), clock=self._clock)
 

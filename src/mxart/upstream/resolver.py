@@ -44,7 +44,7 @@ class Resolver:
         self._how = "the system's resolver"
         if nameservers:
             # dnspython takes a while to import, and most users do not need it.
-            from mxart.upstream.nameservers import Nameservers  # noqa: PLC0415
+            from mxart.upstream.nameservers import Nameservers  # noqa: PLC0415  # dnspython takes a while
 
             self._lookup = Nameservers(nameservers, timeout).lookup
             self._how = f"nameservers {', '.join(nameservers)}"
