@@ -6,14 +6,14 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 from click.testing import CliRunner, Result
 
-from kit.registry import Registry, running
+from kit.registry import Asked, Registry, running
 from kit.replicate_command import APP, LAYER, command, environment, offered, run
 from kit.servers import wait_until
 from kit.target import FakeTarget, fake_target
@@ -91,14 +91,19 @@ async def test_killed_against_a_real_registry_what_was_complete_is_not_sent_agai
         await trio.to_thread.run_sync(lambda: wait_until(begun, "three chunks and a blob"))
         process.send_signal(signal.SIGKILL)
         await process.wait()
-        before = len(await trio.to_thread.run_sync(registry.asked))
+        before = await trio.to_thread.run_sync(registry.asked)
         done = await run(words)
         assert done.returncode == 0, done.stderr
-        after = (await trio.to_thread.run_sync(registry.asked))[before:]
+        after = (await trio.to_thread.run_sync(registry.asked))[len(before) :]
         assert [item.path for item in after if item.method == "PUT" and APP.config.digest[7:] in item.path] == []
-        assert sum(item.method == "PATCH" for item in after) == 7
+        # Killed between two chunks it broke none off: then it goes on.
+        assert _chunks(after) in (7, 7 - _chunks(before))
         data = tmp_path / "to/docker/registry/v2/blobs/sha256" / LAYER.digest[7:9] / LAYER.digest[7:] / "data"
         assert data.read_bytes() == LAYER.data  # a file of the test's own
+
+
+def _chunks(asked: Sequence[Asked]) -> int:
+    return sum((item.method, item.status) == ("PATCH", 202) for item in asked)
 
 
 async def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
